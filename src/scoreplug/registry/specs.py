@@ -1,0 +1,138 @@
+"""Component specifications: what is known of a method before its code, or torch, is imported."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+import attrs
+
+API = 1
+"""Number of the plugin contract; it changes only with a line of its own in the changelog."""
+
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _check_name(spec: ComponentSpec, field: object, value: str) -> None:
+    del spec, field
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"a component's name is lower case with hyphens, like 'dps' or 'openai-unet' (got {value!r})")
+
+
+def _check_aliases(spec: ComponentSpec, field: object, value: tuple[str, ...]) -> None:
+    for alias in value:
+        _check_name(spec, field, alias)
+
+
+def _check_factory(spec: ComponentSpec, field: object, value: str) -> None:
+    del spec, field
+    if not isinstance(value, str) or not _FACTORY.fullmatch(value):
+        raise ValueError(f"factory is 'package.module:Class' (got {value!r})")
+
+
+def _check_summary(spec: ComponentSpec, field: object, value: str) -> None:
+    del spec, field
+    if not isinstance(value, str) or not value.strip() or "\n" in value:
+        raise ValueError(f"summary is one line of text (got {value!r})")
+
+
+@attrs.frozen(kw_only=True)
+class ComponentSpec:
+    """One component: its name, where its class is, and what it needs and offers.
+
+    Args:
+        name: unique within the kind; lower case with hyphens.
+        summary: one line for `scoreplug list`.
+        factory: "package.module:Class", imported only when the component is built.
+        aliases: other names for it; an alias never beats a name.
+        references: sources, "arXiv:2209.14687" or "doi:...".
+        api: number of the plugin contract that the component was written for.
+    """
+
+    kind: ClassVar[str]
+
+    name: str = attrs.field(validator=_check_name)
+    summary: str = attrs.field(validator=_check_summary)
+    factory: str = attrs.field(validator=_check_factory)
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_check_aliases)
+    references: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    api: int = API
+
+
+@attrs.frozen(kw_only=True)
+class ModelSpec(ComponentSpec):
+    """A score model.
+
+    Args:
+        trainable: its class holds a `module` that `scoreplug train` can fit.
+        provides: capabilities beyond ScoreModel, such as "log-density".
+        shape: of one sample, if it is fixed.
+    """
+
+    kind: ClassVar[str] = "model"
+    trainable: bool = False
+    provides: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    shape: tuple[int, ...] | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SDESpec(ComponentSpec):
+    """A forward process."""
+
+    kind: ClassVar[str] = "sde"
+
+
+@attrs.frozen(kw_only=True)
+class OperatorSpec(ComponentSpec):
+    """A forward operator.
+
+    Args:
+        provides: of "linear", "pinv", "svd"; what is missing may still be had from a generic fallback.
+    """
+
+    kind: ClassVar[str] = "operator"
+    provides: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+
+
+@attrs.frozen(kw_only=True)
+class ConditionerSpec(ComponentSpec):
+    """A way to integrate the measurement.
+
+    Args:
+        needs: what the operator must provide ("linear", "pinv", "svd").
+        vjp: it differentiates through the network (one vector-Jacobian product per evaluation).
+        exact: on a Gaussian prior with a linear operator its score is that of p_t(x | y).
+    """
+
+    kind: ClassVar[str] = "conditioner"
+    needs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    vjp: bool = False
+    exact: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class SamplerSpec(ComponentSpec):
+    """A way to integrate the reverse SDE.
+
+    Args:
+        needs: what the model must provide ("log-density").
+        couples: samples of one population depend on each other (SMC); the population is then the unit of work.
+    """
+
+    kind: ClassVar[str] = "sampler"
+    needs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    couples: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class ProblemSpec(ComponentSpec):
+    """A problem whose posterior is known."""
+
+    kind: ClassVar[str] = "problem"
+
+
+SPECS: dict[str, type[ComponentSpec]] = {
+    spec.kind: spec for spec in (ModelSpec, SDESpec, OperatorSpec, ConditionerSpec, SamplerSpec, ProblemSpec)
+}
+KINDS = tuple(SPECS)
