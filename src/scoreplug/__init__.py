@@ -1,0 +1,85 @@
+"""Posterior sampling with score-based priors: a posterior is just another score model.
+
+Specs, hooks and the registry are here at once; whatever holds a tensor is imported at its first use, so that `import scoreplug` stays
+light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from scoreplug import registry as registry
+from scoreplug.param import param as param
+from scoreplug.registry.hooks import hookimpl as hookimpl
+from scoreplug.registry.specs import ComponentSpec as ComponentSpec
+from scoreplug.registry.specs import ConditionerSpec as ConditionerSpec
+from scoreplug.registry.specs import ModelSpec as ModelSpec
+from scoreplug.registry.specs import OperatorSpec as OperatorSpec
+from scoreplug.registry.specs import ProblemSpec as ProblemSpec
+from scoreplug.registry.specs import SamplerSpec as SamplerSpec
+from scoreplug.registry.specs import SDESpec as SDESpec
+
+if TYPE_CHECKING:
+    from scoreplug.measurement import Measurement as Measurement
+    from scoreplug.measurement import simulate as simulate
+    from scoreplug.model import BaseModel as BaseModel
+    from scoreplug.model import ConditionedModel as ConditionedModel
+    from scoreplug.model import NetworkModel as NetworkModel
+    from scoreplug.noise import Noise as Noise
+    from scoreplug.protocols import SDE as SDE
+    from scoreplug.protocols import Conditioner as Conditioner
+    from scoreplug.protocols import Operator as Operator
+    from scoreplug.protocols import Sampler as Sampler
+    from scoreplug.protocols import ScoreModel as ScoreModel
+    from scoreplug.protocols import Step as Step
+    from scoreplug.sde import BaseSDE as BaseSDE
+
+    __version__: str
+
+_HOMES = {
+    "Measurement": "measurement",
+    "simulate": "measurement",
+    "BaseModel": "model",
+    "ConditionedModel": "model",
+    "NetworkModel": "model",
+    "Noise": "noise",
+    "Conditioner": "protocols",
+    "Operator": "protocols",
+    "SDE": "protocols",
+    "Sampler": "protocols",
+    "ScoreModel": "protocols",
+    "Step": "protocols",
+    "BaseSDE": "sde",
+}
+
+__all__ = [  # noqa: PLE0604, RUF022  the lazy names are listed once, above
+    "ComponentSpec",
+    "ConditionerSpec",
+    "ModelSpec",
+    "OperatorSpec",
+    "ProblemSpec",
+    "SDESpec",
+    "SamplerSpec",
+    "__version__",
+    "hookimpl",
+    "param",
+    "registry",
+    *_HOMES,
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("scoreplug")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,70 @@
+"""Noise, per sample and counter based.
+
+Sample i of seed s draws from its own stream, the counter-based generator Philox4x64-10 with the key (s, i) (Salmon, Moraes, Dror, Shaw: Parallel
+random numbers: as easy as 1, 2, 3. SC 2011, doi:10.1145/2063384.2063405). A draw is addressed, not consumed: its counter is a hash of the path that
+leads to it ("step", 17, "predictor"). So the noise of a sample does not depend on its batch mates, on the batch size, the device, the
+floating-point type, or on where a run was resumed, and a step of a sampler is a pure function.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+_LIMIT = 2**64
+
+
+def _check_seed(instance: Noise, field: object, value: int) -> None:
+    del instance, field
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _LIMIT:
+        raise ValueError(f"seed must be an integer in [0, 2^64) (got {value!r})")
+
+
+@attrs.frozen
+class Noise:
+    """A source of standard normal and uniform noise for a batch of samples.
+
+    Args:
+        seed: of the whole run, in [0, 2^64); 0 is a seed like any other.
+        samples: indices of the batch's samples in the run.
+        dtype: floating-point type of the draws. They are made in float64 and rounded.
+        device: where the draws are put.
+        path: address of this source.
+    """
+
+    seed: int = attrs.field(validator=_check_seed)
+    samples: tuple[int, ...] = attrs.field(converter=tuple)
+    dtype: torch.dtype = attrs.field(kw_only=True)
+    device: torch.device = attrs.field(kw_only=True)
+    path: tuple[str | int, ...] = attrs.field(default=(), kw_only=True)
+
+    def at(self, *labels: str | int) -> Noise:
+        """The source at an address below this one. The same address gives the same draws."""
+        return attrs.evolve(self, path=self.path + labels)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """z ~ N(0, I), (B, *shape)."""
+        return self._draw(lambda rng: rng.standard_normal(shape))
+
+    def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
+        """u ~ U[0, 1), (B, *shape)."""
+        return self._draw(lambda rng: rng.random(shape))
+
+    def _draw(self, draw: Callable[[np.random.Generator], np.ndarray]) -> Tensor:
+        # The path's hash fills the two high words of the counter; the draws count through the two low ones.
+        counter = np.array([0, 0, *_address(self.path)], dtype=np.uint64)
+        keys = (np.array([self.seed, i], dtype=np.uint64) for i in self.samples)
+        streams = (np.random.Generator(np.random.Philox(counter=counter, key=key)) for key in keys)
+        return torch.from_numpy(np.stack([draw(rng) for rng in streams])).to(dtype=self.dtype, device=self.device)
+
+
+@functools.lru_cache(maxsize=4096)
+def _address(path: tuple[str | int, ...]) -> tuple[int, int]:
+    digest = hashlib.blake2b(repr(path).encode(), digest_size=16).digest()
+    return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

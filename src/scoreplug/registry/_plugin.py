@@ -1,0 +1,84 @@
+"""One plugin: who it is, where it comes from and how its loading ended."""
+
+from __future__ import annotations
+
+import re
+from importlib.metadata import Distribution
+from typing import Literal
+
+import attrs
+
+from scoreplug.registry.specs import ComponentSpec
+
+BUILTIN = "scoreplug"
+"""Identity of the plugin that ships with the core."""
+
+State = Literal["ok", "blocked", "failed", "incompatible"]
+Phase = Literal["import", "register", "hooks", "components"]
+
+
+def canonical(name: str) -> str:
+    """The one spelling of a distribution's name (PEP 503); a file plugin, 'daps.py', is its own spelling."""
+    return name if name.endswith(".py") else re.sub(r"[-_.]+", "-", name).lower()
+
+
+@attrs.frozen(kw_only=True)
+class Origin:
+    """Where an installed distribution was taken from, if not from an index (PEP 610)."""
+
+    url: str
+    commit: str | None = None
+    editable: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Plugin:
+    """A plugin after the attempt to load it.
+
+    Attributes:
+        name: its identity: the distribution's name, `dist:entry-point` if one distribution declares several plugins, or the name of a file.
+        version: of the distribution.
+        value: what the entry point refers to, or the path of the file.
+        state: ok, blocked (by the user), failed, or incompatible (with this version of scoreplug).
+        reason: why it is not ok, in one line.
+        phase: where it failed.
+        traceback: of the failure.
+        requirement: what an incompatible plugin asks for.
+        components: what it provides; empty unless it is ok.
+        heavy: slow imports of its own that every command pays for ("torch", ...).
+    """
+
+    name: str
+    version: str | None = None
+    value: str
+    state: State = "ok"
+    reason: str = ""
+    phase: Phase | None = None
+    traceback: str = ""
+    requirement: str | None = None
+    components: tuple[ComponentSpec, ...] = ()
+    heavy: tuple[str, ...] = ()
+    distribution: Distribution | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def builtin(self) -> bool:
+        return self.name == BUILTIN
+
+    @property
+    def broken(self) -> bool:
+        """It did not load, and nobody asked for that."""
+        return self.state in ("failed", "incompatible")
+
+    def origin(self) -> Origin | None:
+        """URL and commit of an editable, local or VCS install; None for one from an index."""
+        import json
+
+        text = self.distribution.read_text("direct_url.json") if self.distribution else None
+        if not text:
+            return None
+        try:
+            record = json.loads(text)
+            vcs, folder = record.get("vcs_info", {}), record.get("dir_info", {})
+            return Origin(url=record["url"], commit=vcs.get("commit_id"), editable=bool(folder.get("editable")))
+        except (ValueError, KeyError, AttributeError):
+            return None  # the record is written by installers, for information only; a damaged one is no reason to stop
