@@ -1,7 +1,7 @@
 """Posterior sampling with score-based priors: a posterior is just another score model.
 
-Specs, hooks and the registry are here at once; whatever holds a tensor is imported at its first use, so that `import scoreplug` stays
-light.
+Specs, hooks and the registry are here at once; whatever holds a tensor is imported at its first use, so that
+`import scoreplug` stays light.
 """
 
 from __future__ import annotations
@@ -27,12 +27,18 @@ if TYPE_CHECKING:
     from scoreplug.model import ConditionedModel as ConditionedModel
     from scoreplug.model import NetworkModel as NetworkModel
     from scoreplug.noise import Noise as Noise
+    from scoreplug.operator import BaseLinearOperator as BaseLinearOperator
+    from scoreplug.operator import BaseOperator as BaseOperator
     from scoreplug.protocols import SDE as SDE
     from scoreplug.protocols import Conditioner as Conditioner
     from scoreplug.protocols import Operator as Operator
     from scoreplug.protocols import Sampler as Sampler
     from scoreplug.protocols import ScoreModel as ScoreModel
     from scoreplug.protocols import Step as Step
+    from scoreplug.sampler import BaseSampler as BaseSampler
+    from scoreplug.sampler import KernelSampler as KernelSampler
+    from scoreplug.sampler import State as State
+    from scoreplug.sampler import Transition as Transition
     from scoreplug.sde import BaseSDE as BaseSDE
 
     __version__: str
@@ -44,16 +50,22 @@ _HOMES = {
     "ConditionedModel": "model",
     "NetworkModel": "model",
     "Noise": "noise",
+    "BaseLinearOperator": "operator",
+    "BaseOperator": "operator",
     "Conditioner": "protocols",
     "Operator": "protocols",
     "SDE": "protocols",
     "Sampler": "protocols",
     "ScoreModel": "protocols",
     "Step": "protocols",
+    "BaseSampler": "sampler",
+    "KernelSampler": "sampler",
+    "State": "sampler",
+    "Transition": "sampler",
     "BaseSDE": "sde",
 }
 
-__all__ = [  # noqa: PLE0604, RUF022  the lazy names are listed once, above
+__all__ = [
     "ComponentSpec",
     "ConditionerSpec",
     "ModelSpec",

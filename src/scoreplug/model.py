@@ -111,6 +111,10 @@ class Rescheduled(BaseModel):
     def device(self) -> torch.device:
         return self.base.device
 
+    @property
+    def level_range(self) -> tuple[float, float] | None:
+        return getattr(self.base, "level_range", None)
+
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         native, alpha = self.base.sde, self.sde.alpha(t)
         native_t = native.time_of(self.sde.sigma(t) / alpha)
@@ -153,6 +157,10 @@ class ConditionedModel(BaseModel):
     @property
     def device(self) -> torch.device:
         return self.prior.device
+
+    @property
+    def level_range(self) -> tuple[float, float] | None:
+        return getattr(self.prior, "level_range", None)
 
     def project(self, x: Tensor, step: Step) -> Tensor:
         return self.prior.project(x, step)

@@ -1,7 +1,8 @@
 """Parameters, declared once.
 
-A method is one attrs class and its fields are its parameters. `param(...)` keeps type, default, bounds, unit and text together, so that
-`--set`, `scoreplug show`, the documentation tables and the error messages all come from the one declaration.
+A method is one attrs class and its fields are its parameters. `param(...)` keeps type, default, bounds, unit and text
+together, so that `--set`, `scoreplug show`, the documentation tables and the error messages all come from the one
+declaration.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ class ParameterError(ValueError):
     def __init__(self, component: str, problems: Iterable[str]) -> None:
         self.component = component
         self.problems = tuple(problems)
-        super().__init__(f"{component}: " + "; ".join(self.problems))
+        super().__init__(component, self.problems)  # the arguments as they came: it travels between processes
+
+    def __str__(self) -> str:
+        return f"{self.component}: {'; '.join(self.problems)}"
 
 
 @attrs.frozen(kw_only=True)
@@ -33,7 +37,7 @@ class Param:
 
     name: str = ""
     type: Any = None
-    default: Any = attrs.NOTHING
+    default: Any = attrs.field(factory=lambda: attrs.NOTHING)
     doc: str
     unit: str | None = None
     ge: float | None = None
@@ -75,8 +79,8 @@ class Param:
         for number in _numbers(value):
             if number != number:
                 return f"{self.name} must not be NaN"
-            low = self.ge is not None and number < self.ge or self.gt is not None and number <= self.gt
-            high = self.le is not None and number > self.le or self.lt is not None and number >= self.lt
+            low = (self.ge is not None and number < self.ge) or (self.gt is not None and number <= self.gt)
+            high = (self.le is not None and number > self.le) or (self.lt is not None and number >= self.lt)
             if low or high:
                 return f"{self.name} must be {self.range} (got {number!r})"
         return None
@@ -106,8 +110,8 @@ def param(
         doc: what it means, in the words of the field.
         unit: "data", "pixel", "degree", ... or None.
         ge, gt, le, lt: bounds of a number, or of every number in a tuple.
-        component: the kind ("sampler", "sde", ...) if the value is itself a component. It may then be given as a name, as a table
-            with `name` and parameters, or as an object.
+        component: the kind ("sampler", "sde", ...) if the value is itself a component. It may then be given as a name, a
+            table with `name` and parameters, or as an object.
         converter: applied before the checks; it must not lose information.
 
     Returns:
@@ -147,12 +151,24 @@ def check(cls: type, values: Mapping[str, Any], *, name: str) -> None:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'no parameters'}"
             problems.append(f"unknown parameter {key!r}; {hint}")
-        elif problem := known[key].problem(_canonical(value)):
+        elif problem := _problem(cls, known[key], value):
             problems.append(problem)
     missing = [p.name for p in known.values() if p.required and p.name not in values]
     problems += [f"{key} is required: {known[key].doc}" for key in missing]
     if problems:
         raise ParameterError(name, problems)
+
+
+def _problem(cls: type, parameter: Param, value: Any) -> str | None:
+    """What the constructor would say of one value, converter included."""
+    if parameter.component is not None:
+        return None
+    converter: Callable[[Any], Any] = attrs.fields_dict(cls)[parameter.name].converter  # type: ignore[assignment]
+    try:
+        converted = converter(value)
+    except (TypeError, ValueError) as error:
+        return f"{parameter.name} cannot be {value!r}: {error}"
+    return parameter.problem(converted)
 
 
 def _default(field: Any) -> Any:
@@ -177,7 +193,7 @@ def _canonical(value: Any) -> Any:
 
 
 def _validate(instance: Any, field: Any, value: Any) -> None:
-    known = _known(type(instance))
+    known = _known(instance.__class__)
     if field.name in known and (problem := known[field.name].problem(value)):
         raise ParameterError(type(instance).__name__, [problem])
 
@@ -194,7 +210,7 @@ def _alternatives(tp: Any) -> tuple[Any, ...]:
 
 def _is_instance(value: Any, tp: Any) -> bool:
     """Strict: True is not 1, "1" is not 1, 1.7 is not 1; an int is a legal float."""
-    if tp is Any or tp is None and value is None:
+    if tp is Any or (tp is None and value is None):
         return True
     origin, args = get_origin(tp), get_args(tp)
     if origin in (typing.Union, types.UnionType):
@@ -227,6 +243,8 @@ def _type_name(tp: Any) -> str:
         return " or ".join(repr(c) for c in get_args(tp))
     if get_origin(tp) is tuple:
         args = get_args(tp)
-        inner = f"{_type_name(args[0])}, ..." if len(args) == 2 and args[1] is Ellipsis else ", ".join(map(_type_name, args))
-        return f"({inner})"
-    return {float: "float", int: "int", str: "string", bool: "true or false"}.get(tp) or getattr(tp, "__name__", str(tp))
+        endless = len(args) == 2 and args[1] is Ellipsis
+        names = [_type_name(args[0]), "..."] if endless else [_type_name(arg) for arg in args]
+        return f"({', '.join(names)})"
+    plain = {float: "float", int: "int", str: "string", bool: "true or false"}
+    return plain.get(tp) or str(getattr(tp, "__name__", tp))

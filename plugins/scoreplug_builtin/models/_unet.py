@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 from torch.utils.checkpoint import checkpoint
 
 OddSizes = Literal["ceil", "floor"]
+Layer = TypeVar("Layer", bound=nn.Module)
 
 GROUPS = 32  # of every group normalisation; hence every width is a multiple of it
 
-_CONV: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def timestep_embedding(t: Tensor, dim: int, *, max_period: float = 10_000.0, dtype: torch.dtype) -> Tensor:
@@ -77,7 +79,7 @@ class UNet(nn.Module):
         resblock_updown: residual blocks change the size.
         use_new_attention_order: channels of `qkv` are [q, k, v] of all heads, instead of [q, k, v] head by head.
         odd_sizes: whether 2x2 pooling of n cells gives ceil(n / 2) or floor(n / 2). It is part of what was trained.
-        generator: source of the initial weights; the default is PyTorch's global one, as for any module.
+        generator: source of the initial weights; the default is a fresh one with seed 0, never PyTorch's global one.
 
     Raises:
         ValueError: if a width is no multiple of 32 or of its heads, or attention is asked for where there is no level.
@@ -149,11 +151,10 @@ class UNet(nn.Module):
         heads_up = num_heads if num_heads_upsample == -1 else num_heads_upsample
         last = len(widths) - 1
 
-        self.time_embed = nn.Sequential(
-            nn.Linear(model_channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding)
-        )
+        first, second = _layer(nn.Linear, model_channels, embedding), _layer(nn.Linear, embedding, embedding)
+        self.time_embed = nn.Sequential(first, nn.SiLU(), second)
         if num_classes is not None:
-            self.label_emb = nn.Embedding(num_classes, embedding)
+            self.label_emb = _layer(nn.Embedding, num_classes, embedding)
 
         width = widths[0]
         self.input_blocks = nn.ModuleList([Block(_convolution(dims, in_channels, width))])
@@ -195,8 +196,12 @@ class UNet(nn.Module):
         """Draw all weights anew, with PyTorch's default distributions and the original's zeros.
 
         Args:
-            generator: source of the numbers, on the device of the parameters; None is PyTorch's global one.
+            generator: source of the numbers, on the device of the parameters; see the class.
         """
+        device = cast(nn.Conv2d, self.out[2]).weight.device
+        if device.type == "meta":
+            return
+        generator = torch.Generator(device).manual_seed(0) if generator is None else generator
         for layer in self.modules():
             if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
                 bound = 1 / math.sqrt(layer.weight[0].numel())  # 1 / sqrt(fan in)
@@ -204,6 +209,9 @@ class UNet(nn.Module):
                 nn.init.uniform_(cast(Tensor, layer.bias), -bound, bound, generator=generator)
             elif isinstance(layer, nn.Embedding):
                 nn.init.normal_(layer.weight, generator=generator)
+            elif isinstance(layer, GroupNorm):
+                nn.init.ones_(layer.weight)
+                nn.init.zeros_(layer.bias)
         for layer in self.modules():  # each block starts as its own shortcut
             if isinstance(layer, Residual):
                 _zero(layer.out_layers[3])
@@ -301,9 +309,9 @@ class Residual(nn.Module):
         self.resample = resample
         # The names and indices are the original's. The SiLU of emb_layers is applied once, by the network.
         self.in_layers = nn.Sequential(GroupNorm(a), nn.SiLU(), _convolution(dims, a, b))
-        self.emb_layers = nn.Sequential(nn.Identity(), nn.Linear(embedding, 2 * b if film else b))
+        self.emb_layers = nn.Sequential(nn.Identity(), _layer(nn.Linear, embedding, 2 * b if film else b))
         self.out_layers = nn.Sequential(GroupNorm(b), nn.SiLU(), nn.Dropout(dropout), _convolution(dims, b, b))
-        self.skip_connection = nn.Identity() if a == b else _CONV[dims](a, b, 1)
+        self.skip_connection = nn.Identity() if a == b else _layer(_CONV[dims], a, b, 1)
 
     def forward(self, x: Tensor, emb: Tensor, size: torch.Size | None = None) -> Tensor:
         """(B, a, *size) -> (B, b, *size); emb is the activated embedding, (B or 1, embedding)."""
@@ -341,8 +349,9 @@ class Attention(nn.Module):
         self.heads = heads
         self.qkv_major = qkv_major
         self.norm = GroupNorm(channels)
-        self.qkv = nn.Conv1d(channels, 3 * channels, 1)  # 1x1 convolutions in the state dict, evaluated as matrices
-        self.proj_out = nn.Conv1d(channels, channels, 1)
+        # 1x1 convolutions in the state dict, evaluated as matrices
+        self.qkv = _layer(nn.Conv1d, channels, 3 * channels, 1)
+        self.proj_out = _layer(nn.Conv1d, channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *size) -> (B, C, *size)."""
@@ -429,7 +438,12 @@ class Upsample(nn.Module):
 def _convolution(dims: int, a: int, b: int, *, stride: int = 1) -> nn.Module:
     """A 3x3 convolution; with stride 2 the first of three dimensions keeps its size."""
     strides = (1, stride, stride) if dims == 3 else stride
-    return _CONV[dims](a, b, 3, stride=strides, padding=1)  # type: ignore[arg-type]
+    return _layer(_CONV[dims], a, b, 3, stride=strides, padding=1)
+
+
+def _layer(cls: type[Layer], *args: Any, **kwargs: Any) -> Layer:
+    """A layer without weights, since PyTorch's initialisation would draw them from the global generator."""
+    return cast(Layer, skip_init(cls, *args, device=torch.get_default_device(), **kwargs))  # type: ignore[no-untyped-call]
 
 
 def _divide(channels: int, divisor: int, name: str) -> int:

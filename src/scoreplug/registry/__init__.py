@@ -40,6 +40,7 @@ __all__ = [
     "get_sde",
     "list",
     "plugins",
+    "search",
     "spec",
     "use",
 ]
@@ -84,6 +85,11 @@ def find(kind: str, name: str) -> Component:
 def spec(kind: str, name: str) -> ComponentSpec:
     """The spec behind a name, an alias or a full id `dist:name`. Raises LookupError."""
     return default().spec(kind, name)
+
+
+def search(name: str) -> tuple[Component, ...]:
+    """The components of all kinds that answer to a name. Raises UnknownComponentError."""
+    return default().search(name)
 
 
 def get(kind: str, name: str, /, **params: Any) -> Any:

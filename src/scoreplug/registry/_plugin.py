@@ -36,7 +36,8 @@ class Plugin:
     """A plugin after the attempt to load it.
 
     Attributes:
-        name: its identity: the distribution's name, `dist:entry-point` if one distribution declares several plugins, or the name of a file.
+        name: its identity: the distribution's name, `dist:entry-point` if one distribution declares several plugins,
+            or the name of a file.
         version: of the distribution.
         value: what the entry point refers to, or the path of the file.
         state: ok, blocked (by the user), failed, or incompatible (with this version of scoreplug).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import ClassVar
 
 import attrs
@@ -12,6 +13,13 @@ API = 1
 
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    """Keep a list or tuple of strings; one bare string would become its letters."""
+    if isinstance(values, str):
+        raise ValueError(f"a tuple of strings is needed, such as ({values!r},) (got {values!r})")
+    return tuple(values)
 
 
 def _check_name(spec: ComponentSpec, field: object, value: str) -> None:
@@ -55,9 +63,9 @@ class ComponentSpec:
     name: str = attrs.field(validator=_check_name)
     summary: str = attrs.field(validator=_check_summary)
     factory: str = attrs.field(validator=_check_factory)
-    aliases: tuple[str, ...] = attrs.field(default=(), converter=tuple, validator=_check_aliases)
-    references: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-    api: int = API
+    aliases: tuple[str, ...] = attrs.field(default=(), converter=_texts, validator=_check_aliases)
+    references: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    api: int = attrs.field(default=API, validator=attrs.validators.instance_of(int))
 
 
 @attrs.frozen(kw_only=True)
@@ -72,7 +80,7 @@ class ModelSpec(ComponentSpec):
 
     kind: ClassVar[str] = "model"
     trainable: bool = False
-    provides: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    provides: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     shape: tuple[int, ...] | None = None
 
 
@@ -92,7 +100,7 @@ class OperatorSpec(ComponentSpec):
     """
 
     kind: ClassVar[str] = "operator"
-    provides: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    provides: tuple[str, ...] = attrs.field(default=(), converter=_texts)
 
 
 @attrs.frozen(kw_only=True)
@@ -106,7 +114,7 @@ class ConditionerSpec(ComponentSpec):
     """
 
     kind: ClassVar[str] = "conditioner"
-    needs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    needs: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     vjp: bool = False
     exact: bool = False
 
@@ -121,7 +129,7 @@ class SamplerSpec(ComponentSpec):
     """
 
     kind: ClassVar[str] = "sampler"
-    needs: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    needs: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     couples: bool = False
 
 

@@ -1,0 +1,59 @@
+"""K normal distributions under the perturbation kernel, in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Normals:
+    """N(m_k, S_k), k = 1..K, each with S_k = Q_k diag(l_k) Q_k^T.
+
+    Under x_t = alpha x_0 + sigma z they become N(alpha m_k, P_k) with P_k = alpha^2 S_k + sigma^2 I.
+
+    Args:
+        mean: m_k, (K, n).
+        eigenvalues: l_k, (K, n), or (K, 1) if S_k is a multiple of I.
+        basis: Q_k, (K, n, n), or None if S_k is diagonal.
+    """
+
+    mean: Tensor
+    eigenvalues: Tensor
+    basis: Tensor | None
+
+    @classmethod
+    def of(cls, mean: Tensor, covariance: Tensor) -> Normals:
+        """From means (K, n) and covariances: variances (K,), or matrices (K, n, n).
+
+        Raises:
+            ValueError: if a matrix is not symmetric, or a covariance not positive definite.
+        """
+        if covariance.ndim == 1:
+            eigenvalues, basis = covariance[:, None], None
+        else:
+            if not torch.allclose(covariance, covariance.mT, rtol=1e-10, atol=0):
+                raise ValueError("covariance must be symmetric")
+            eigenvalues, basis = torch.linalg.eigh(covariance)
+        if bool((eigenvalues <= 0).any()):
+            raise ValueError(f"covariance must be positive definite (smallest eigenvalue {float(eigenvalues.min()):.3g})")
+        return cls(mean=mean, eigenvalues=eigenvalues, basis=basis)
+
+    def log_density_and_score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """log N(x; alpha m_k, P_k), (B, K), and its gradient in x, (B, K, n), for x of shape (B, n) and coefficients () or (B,)."""
+        alpha, sigma = (c.to(x).reshape(-1, 1, 1) for c in (alpha, sigma))
+        variances = alpha**2 * self.eigenvalues + sigma**2  # (B or 1, K, n or 1)
+        centred = x[:, None] - alpha * self.mean
+        w = self._to_basis(centred)
+        log_det = variances.log().expand(-1, -1, x.shape[1]).sum(2)
+        log_density = -0.5 * (x.shape[1] * math.log(2 * math.pi) + log_det + (w**2 / variances).sum(2))
+        return log_density, -self._from_basis(w / variances)
+
+    def _to_basis(self, x: Tensor) -> Tensor:
+        return x if self.basis is None else torch.einsum("kji,bkj->bki", self.basis, x)
+
+    def _from_basis(self, w: Tensor) -> Tensor:
+        return w if self.basis is None else torch.einsum("kij,bkj->bki", self.basis, w)

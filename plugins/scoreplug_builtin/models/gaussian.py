@@ -1,0 +1,73 @@
+r"""A Gaussian prior, whose score is known under every SDE.
+
+    p(x) = N(mean, S),    p_t(x) = N(alpha mean, P_t),    P_t = alpha^2 S + sigma^2 I
+    score(x, t) = -P_t^{-1} (x - alpha mean)
+
+With a linear operator everything about the posterior is known too, which makes this the reference problem of the library's tests.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from scoreplug import param
+from scoreplug.model import BaseModel
+from scoreplug.protocols import SDE
+from scoreplug_builtin.models._normals import Normals
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Gaussian(BaseModel):
+    """The normal distribution N(mean, covariance) over images."""
+
+    image_shape: tuple[int, ...] = param(doc="shape of one image", ge=1, unit="pixel")
+    mean: float | tuple[float, ...] | Tensor = param(0.0, unit="data", doc="mean, one number or one per pixel (flattened)")
+    covariance: float | tuple[tuple[float, ...], ...] | Tensor = param(
+        1.0, doc="variance of every pixel, or the covariance matrix of the flattened image; data units squared"
+    )
+    sde: SDE = param("vp", component="sde", doc="the forward process")
+    precision: Literal["float32", "float64"] = param("float64", doc="floating-point type of samples")
+    device_name: str = param("cpu", doc="where samples are computed, as torch names it")
+
+    def __attrs_post_init__(self) -> None:
+        _ = self.normals  # bad shapes are found now, not at the first step
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.precision)  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.device_name)
+
+    @functools.cached_property
+    def normals(self) -> Normals:
+        """The distribution as a batch of one."""
+        n = math.prod(self.image_shape)
+        mean = torch.as_tensor(self.mean, dtype=self.dtype, device=self.device).reshape(1, -1)
+        covariance = torch.as_tensor(self.covariance, dtype=self.dtype, device=self.device)[None]
+        if mean.shape[1] not in (1, n) or covariance.shape[1:] not in ((), (n, n)):
+            raise ValueError(
+                f"an image of {n} pixels takes 1 or {n} means and a variance or a {n} x {n} covariance "
+                f"(got {mean.shape[1]} means and covariance {tuple(covariance.shape[1:])})"
+            )
+        return Normals.of(mean.expand(1, n), covariance)
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        _, score = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
+        return score[:, 0].reshape(x.shape)
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x), (B,), in nats."""
+        log_density, _ = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
+        return log_density[:, 0]

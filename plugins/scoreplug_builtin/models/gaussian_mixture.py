@@ -1,0 +1,86 @@
+r"""A Gaussian mixture prior, whose score is known under every SDE.
+
+    p(x) = sum_k w_k N(m_k, S_k),    p_t(x) = sum_k w_k N(alpha m_k, alpha^2 S_k + sigma^2 I)
+    score(x, t) = sum_k r_k(x) score_k(x, t),    r_k = softmax_k(log w_k + log N(x; alpha m_k, P_k))
+
+With a linear operator its posterior is a mixture as well, with known weights: whether a method finds the right share of each mode can be
+measured.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Literal
+
+import attrs
+import torch
+from torch import Tensor
+
+from scoreplug import param
+from scoreplug.model import BaseModel
+from scoreplug.protocols import SDE
+from scoreplug_builtin.models._normals import Normals
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class GaussianMixture(BaseModel):
+    """A mixture of K normal distributions over images."""
+
+    image_shape: tuple[int, ...] = param(doc="shape of one image", ge=1, unit="pixel")
+    means: tuple[tuple[float, ...], ...] | Tensor = param(unit="data", doc="m_k, (K, pixels)")
+    weights: tuple[float, ...] | Tensor | None = param(None, doc="w_k > 0, (K,), normalised to sum 1; None for equal weights")
+    covariances: float | tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...] | Tensor = param(
+        1.0, doc="one variance, a variance per component (K,), or a matrix per component (K, pixels, pixels); data units squared"
+    )
+    sde: SDE = param("vp", component="sde", doc="the forward process")
+    precision: Literal["float32", "float64"] = param("float64", doc="floating-point type of samples")
+    device_name: str = param("cpu", doc="where samples are computed, as torch names it")
+
+    def __attrs_post_init__(self) -> None:
+        _ = self.normals, self.log_weights  # bad shapes are found now, not at the first step
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.image_shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.precision)  # type: ignore[no-any-return]
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.device_name)
+
+    @functools.cached_property
+    def normals(self) -> Normals:
+        """The components."""
+        n = math.prod(self.image_shape)
+        means = torch.as_tensor(self.means, dtype=self.dtype, device=self.device)
+        if means.ndim != 2 or means.shape[1] != n:
+            raise ValueError(f"means must have the shape (K, {n}) for an image of {n} pixels (got {tuple(means.shape)})")
+        K = len(means)
+        covariances = torch.as_tensor(self.covariances, dtype=self.dtype, device=self.device)
+        if covariances.shape not in ((), (K,), (K, n, n)):
+            raise ValueError(f"covariances must have the shape (), ({K},) or ({K}, {n}, {n}) (got {tuple(covariances.shape)})")
+        return Normals.of(means, covariances.expand(K) if covariances.ndim == 0 else covariances)
+
+    @functools.cached_property
+    def log_weights(self) -> Tensor:
+        """log w_k, (K,)."""
+        K = len(self.normals.mean)
+        weights = torch.ones(K) if self.weights is None else torch.as_tensor(self.weights)
+        weights = weights.to(dtype=self.dtype, device=self.device)
+        if weights.shape != (K,) or not bool((weights > 0).all()):
+            raise ValueError(f"weights must be {K} positive numbers (got {self.weights!r})")
+        return (weights / weights.sum()).log()
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        log_density, score = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
+        responsibility = (self.log_weights + log_density).softmax(1)
+        return torch.einsum("bk,bkn->bn", responsibility, score).reshape(x.shape)
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x), (B,), in nats."""
+        log_density, _ = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
+        return (self.log_weights + log_density).logsumexp(1)

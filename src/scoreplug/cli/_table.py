@@ -1,0 +1,32 @@
+"""Tables: drawn for a terminal, plain and aligned columns for a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under a header; empty columns are left out. A pipe gets no header, for `grep` and `cut`."""
+    shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    header = [header[i] for i in shown]
+    rows = [[row[i] for i in shown] for row in rows]
+    if sys.stdout.isatty():
+        _draw(header, rows)
+    else:
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        for row in rows:
+            click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _draw(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box  # slow to import, and of no use in a pipe
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, emoji=False).print(table)

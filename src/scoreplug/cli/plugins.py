@@ -1,0 +1,74 @@
+"""`scoreplug plugins`"""
+
+from __future__ import annotations
+
+import click
+
+from scoreplug import registry
+from scoreplug.cli._table import print_table
+
+
+@click.command("plugins")
+@click.option("-v", "--verbose", is_flag=True, help="Also show the traceback of each failure.")
+@click.option("--failed", is_flag=True, help="Only the plugins that did not load.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object per plugin.")
+def command(*, verbose: bool, failed: bool, as_json: bool) -> None:
+    """List the plugins, with version, state and what went wrong."""
+    shown = [plugin for plugin in registry.plugins() if plugin.broken or not failed]
+    if as_json:
+        import json
+
+        click.echo(json.dumps([_described(plugin) for plugin in shown], indent=2))
+    else:
+        print_table(("plugin", "version", "state", "components", "remarks"), [_row(plugin) for plugin in shown])
+        for plugin in shown:
+            if verbose and plugin.traceback:
+                click.echo(f"\n{plugin.name}, while {_PHASES[plugin.phase or 'import']}:\n{plugin.traceback}")
+    for line in registry.default().selection.misses(plugin.name for plugin in registry.plugins()):
+        click.echo(f"scoreplug: {line}", err=True)
+
+
+_PHASES = {
+    "import": "being imported",
+    "register": "being registered",
+    "hooks": "its hooks were checked",
+    "components": "naming its components",
+}
+
+
+def _row(plugin: registry.Plugin) -> tuple[str, str, str, str, str]:
+    state = f"{plugin.state} ({plugin.phase})" if plugin.phase else plugin.state
+    return plugin.name, plugin.version or "", state, str(len(plugin.components)), _remarks(plugin)
+
+
+def _remarks(plugin: registry.Plugin) -> str:
+    origin = plugin.origin()
+    remarks = [plugin.reason] if plugin.reason else []
+    if plugin.heavy:
+        remarks.append(f"imports {', '.join(plugin.heavy)} at start-up, which slows every command down")
+    if origin and origin.commit:
+        remarks.append(f"{origin.url} at {origin.commit}")
+    elif origin and origin.editable:
+        remarks.append(f"editable, {origin.url}")
+    elif plugin.distribution is None:
+        remarks.append(plugin.value)
+    return "; ".join(remarks)
+
+
+def _described(plugin: registry.Plugin) -> dict[str, object]:
+    origin = plugin.origin()
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "value": plugin.value,
+        "state": plugin.state,
+        "phase": plugin.phase,
+        "reason": plugin.reason,
+        "requirement": plugin.requirement,
+        "traceback": plugin.traceback,
+        "heavy": list(plugin.heavy),
+        "components": [f"{spec.kind}:{spec.name}" for spec in plugin.components],
+        "url": origin.url if origin else None,
+        "commit": origin.commit if origin else None,
+        "editable": origin.editable if origin else False,
+    }

@@ -1,0 +1,216 @@
+"""What a run is made of, and the only way in: a table, from TOML or from flags, checked as a whole."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+
+from scoreplug.param import ParameterError, check, param, parameters
+
+ROLES = ("model", "sde", "operator", "conditioner", "sampler")
+"""The tables of a config that name a component."""
+
+Table = dict[str, Any]
+
+
+class ConfigError(ValueError):
+    """A run cannot be started. `problems` lists every reason."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        return f"{len(self.problems)} problems:" + "".join(f"\n  - {problem}" for problem in self.problems)
+
+
+@attrs.frozen(kw_only=True)
+class ComponentConfig:
+    """One component: its registered name and its parameters, as TOML has them (numbers, strings, booleans, lists, tables)."""
+
+    name: str
+    params: Table = attrs.field(factory=dict)
+
+    @property
+    def table(self) -> Table:
+        return {"name": self.name, **self.params}
+
+
+@attrs.frozen(kw_only=True)
+class InputConfig:
+    """What is reconstructed: a held-out image of a source, an image file (both are measured in the run), or a measurement file."""
+
+    source: str | None = param(None, doc="source of held-out images whose measurement is simulated: ellipses, digits")
+    index: int = param(0, ge=0, doc="number of the image in the source's held-out set")
+    image: str | None = param(None, doc="image file whose measurement is simulated: .npy, .npz, .png, .tif")
+    measurement: str | None = param(None, doc="measurement file, .npy or .npz; there is no truth to compare with")
+    noise_std: float | None = param(None, ge=0.0, unit="of y", doc="standard deviation of the measurement's noise")
+    relative_noise: float | None = param(
+        None, ge=0.0, doc="noise_std of a simulated measurement in units of the root mean square of A x"
+    )
+    data_range: tuple[float, float] | None = param(
+        None,
+        unit="of the file",
+        doc="values of the image file that stand for the low and high end of the model's data range; without it the "
+        "file's values are taken as they are, which integer files cannot be",
+    )
+    seed: int = param(0, ge=0, lt=2**64, doc="of the noise of a simulated measurement; --seed does not change it")
+
+    def problems(self) -> list[str]:
+        """What is wrong between the fields."""
+        found = []
+        given = [key for key in _SUBJECTS if getattr(self, key) is not None]
+        if len(given) != 1:
+            found.append(f"[input] takes exactly one of {', '.join(_SUBJECTS)} (got {' and '.join(given) or 'none'})")
+        noise = [key for key in _NOISES if getattr(self, key) is not None]
+        if self.measurement is not None and self.noise_std is None:
+            found.append("[input] a measurement file needs its noise_std, in the units of its values")
+        if self.measurement is not None and self.relative_noise is not None:
+            found.append("[input] relative_noise is for a simulated measurement; state noise_std for a measurement file")
+        elif self.measurement is None and len(noise) != 1:
+            found.append(f"[input] takes exactly one of {', '.join(_NOISES)} (got {' and '.join(noise) or 'none'})")
+        found += [
+            f"[input] {key} must be finite (got {getattr(self, key)!r})"
+            for key in noise
+            if not math.isfinite(getattr(self, key))
+        ]
+        if self.data_range is not None and self.image is None:
+            found.append("[input] data_range belongs to an image file; a source and a measurement are in the model's units")
+        if self.data_range is not None and not self.data_range[0] < self.data_range[1]:
+            found.append(f"[input] data_range must be [low, high] with low < high (got {list(self.data_range)})")
+        return found
+
+    @property
+    def table(self) -> Table:
+        subject = next(key for key in _SUBJECTS if getattr(self, key) is not None)
+        fields = {key: value for key, value in attrs.asdict(self).items() if value is not None}
+        without = {"source": (), "image": ("index",), "measurement": ("index", "seed")}[subject]
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items() if key not in without}
+
+
+_SUBJECTS = ("source", "image", "measurement")
+_NOISES = ("noise_std", "relative_noise")
+RIVALS = {
+    **{key: {*_SUBJECTS, "index", "data_range"} - {key} for key in _SUBJECTS},
+    **{key: {*_NOISES} - {key} for key in _NOISES},
+}
+"""Keys of [input] that another key replaces."""
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """A whole run. Without [sde] the model is asked under its own process."""
+
+    samples: int = param(8, ge=1, doc="number of posterior samples")
+    seed: int = param(0, ge=0, lt=2**64, doc="of the sampling noise; sample i of a seed is the same whatever `samples` and `batch` are")
+    batch: int = param(8, ge=1, doc="samples computed together")
+    model: ComponentConfig
+    sde: ComponentConfig | None = None
+    operator: ComponentConfig
+    conditioner: ComponentConfig
+    sampler: ComponentConfig
+    input: InputConfig
+
+    @property
+    def table(self) -> Table:
+        """The config as TOML and JSON have it; `structure` is its inverse."""
+        roles = {role: getattr(self, role) for role in ROLES}
+        return {
+            **{p.name: getattr(self, p.name) for p in parameters(RunConfig)},
+            **{role: component.table for role, component in roles.items() if component is not None},
+            "input": self.input.table,
+        }
+
+    def to_toml(self) -> str:
+        return tomli_w.dumps(self.table)
+
+    def to_json(self) -> str:
+        """One spelling for equal configs."""
+        return json.dumps(self.table, sort_keys=True)
+
+
+def demo() -> Table:
+    """The table that `scoreplug run` starts from."""
+    return tomllib.loads(files("scoreplug.run").joinpath("demo.toml").read_text(encoding="utf-8"))
+
+
+def read(path: Path) -> Table:
+    """Read a config file.
+
+    Raises:
+        ConfigError: if it cannot be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([f"cannot read the config {str(path)!r}: {error.strerror or error}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([f"{str(path)!r} is not TOML: {error}"]) from error
+
+
+def structure(table: Mapping[str, Any]) -> RunConfig:
+    """Turn a table into a config. The names, combinations and parameters of the components are not looked at yet.
+
+    Raises:
+        ConfigError: naming every unknown key (with a suggestion), missing table and illegal value.
+    """
+    known = [p.name for p in parameters(RunConfig)] + [*ROLES, "input"]
+    problems = [f"unknown key {key!r}; {_hint(key, known)}" for key in table if key not in known]
+    scalars = {key: value for key, value in table.items() if key in known and key not in (*ROLES, "input")}
+    problems += _problems(RunConfig, scalars)
+
+    components = {}
+    for role in ROLES:
+        if role in table:
+            components[role] = _component(role, table[role], problems)
+        elif role != "sde":
+            problems.append(f"[{role}] is missing: name the {role}, as in `[{role}]` and `name = \"...\"`")
+
+    subject = table.get("input")
+    if subject is None:
+        problems.append("[input] is missing: give it a source, an image or a measurement")
+    elif not isinstance(subject, Mapping):
+        problems.append(f"[input] must be a table (got {subject!r})")
+    elif wrong := _problems(InputConfig, subject):
+        problems += [f"[input] {problem}" for problem in wrong]
+    else:
+        subject = InputConfig(**subject)
+        problems += subject.problems()
+    if problems:
+        raise ConfigError(problems)
+    return RunConfig(**scalars, **components, input=subject)  # type: ignore[arg-type]
+
+
+def _component(role: str, value: object, problems: list[str]) -> ComponentConfig | None:
+    table = {"name": value} if isinstance(value, str) else value
+    if not isinstance(table, Mapping):
+        problems.append(f"[{role}] must be a table with `name` and parameters, or a name (got {value!r})")
+    elif not isinstance(table.get("name"), str):
+        problems.append(f"[{role}] needs `name`, a string (got {table.get('name')!r})")
+    else:
+        return ComponentConfig(name=table["name"], params={k: v for k, v in table.items() if k != "name"})
+    return None
+
+
+def _problems(cls: type, values: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        check(cls, values, name="")
+    except ParameterError as error:
+        return error.problems
+    return ()
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else f"the keys are {', '.join(known)}"

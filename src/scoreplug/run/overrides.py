@@ -1,0 +1,87 @@
+"""Layers of a config: the demo, a file, and flags; each one over the one before."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from scoreplug.run.config import RIVALS, ROLES, ConfigError, Table
+
+Assignment = tuple[tuple[str, ...], Any]
+"""A key, as the path of its tables, and its value."""
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_QUOTED = re.compile(r'"(\\.|[^"\\])*"|' + r"'[^']*'")
+
+
+def layered(base: Mapping[str, Any], file: Mapping[str, Any]) -> Table:
+    """A file over the demo: each table that the file has replaces the demo's as a whole, since a table stands for itself."""
+    return {**copy.deepcopy(dict(base)), **copy.deepcopy(dict(file))}
+
+
+def overridden(table: Mapping[str, Any], assignments: Iterable[Assignment]) -> Table:
+    """Flags over a table.
+
+    Parameters belong to the component they were written for: naming another one drops them. In [input] a new image drops the old
+    one, and a new noise level the old one.
+    """
+    result = copy.deepcopy(dict(table))
+    # Names come first, so that `--set` reaches the component that is named on the same line.
+    for path, value in sorted(assignments, key=lambda assignment: not _names_a_component(assignment[0])):
+        if _names_a_component(path):
+            role = path[0]
+            if _as_table(result.get(role, {})).get("name") != value:
+                result[role] = {"name": value}
+            continue
+        if path[0] == "input":
+            for rival in RIVALS.get(path[-1], ()):
+                _as_table(result.get("input", {})).pop(rival, None)
+        _put(result, path, value)
+    return result
+
+
+def parse_assignment(text: str) -> Assignment:
+    """Read `role.key=value`.
+
+    The value is a TOML literal, `3`, `0.5`, `true`, `[1, 2]`, `"text"`; a bare word, or anything that does not start like a literal, is a string.
+
+    Raises:
+        ConfigError: if it is not of that form.
+    """
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not _KEY.fullmatch(key):
+        raise ConfigError([f"--set takes role.key=value, as in sampler.steps=100 (got {text!r})"])
+    if not value or any(not c.isprintable() for c in value):
+        raise ConfigError([f"--set {key}: the value must be one line of printable text (got {value!r})"])
+    if "#" in _QUOTED.sub("", value):
+        raise ConfigError([f"--set {key}: '#' would begin a comment; put the value in quotes (got {value!r})"])
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError as error:
+        if value[0] in "\"'[{":
+            raise ConfigError([f"--set {key}: {value!r} is not a TOML value: {error}"]) from error
+        parsed = value
+    bare_date = isinstance(parsed, datetime.date | datetime.time)
+    return tuple(key.split(".")), value if bare_date else parsed
+
+
+def _names_a_component(path: tuple[str, ...]) -> bool:
+    return len(path) == 2 and path[0] in ROLES and path[1] == "name"
+
+
+def _put(table: Table, path: tuple[str, ...], value: object) -> None:
+    for key in path[:-1]:
+        inner = _as_table(table.get(key, {}))
+        table[key] = inner
+        table = inner
+    table[path[-1]] = value
+
+
+def _as_table(value: Any) -> Table:
+    """A component named by its name alone is a table with that name."""
+    return value if isinstance(value, dict) else {"name": value}
