@@ -33,7 +33,10 @@ class Measurement:
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.data, Tensor) or not self.data.is_floating_point():
             kind = self.data.dtype if isinstance(self.data, Tensor) else type(self.data).__name__
-            raise TypeError(f"data must be a real floating-point tensor (got {kind}); complex data is (2, ...): real and imaginary part")
+            raise TypeError(
+                f"data must be a real floating-point tensor (got {kind}); "
+                "complex data is (2, ...): real and imaginary part"
+            )
         if tuple(self.data.shape) != tuple(self.operator.output_shape):
             raise ValueError(
                 f"data has shape {tuple(self.data.shape)}, but the operator gives {tuple(self.operator.output_shape)}; "

@@ -92,8 +92,8 @@ def tweedie(model: ScoreModel, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
 class Rescheduled(BaseModel):
     """A model under another SDE.
 
-    With t' the time at which the model's own process has the same noise level sigma/alpha, and x' = x alpha'(t') / alpha(t), the two
-    conditional expectations are the same: E[x_0 | x_t = x] = E'[x_0 | x'_{t'} = x'].
+    With t' the time at which the model's own process has the same noise level sigma/alpha, and x' = x alpha'(t') /
+    alpha(t), the two conditional expectations are the same: E[x_0 | x_t = x] = E'[x_0 | x'_{t'} = x'].
     """
 
     base: ScoreModel
@@ -129,7 +129,7 @@ class Rescheduled(BaseModel):
         native_t = native.time_of(self.sde.sigma(t) / alpha)
         ratio = native.alpha(native_t) / alpha
         native_density = self.base.log_density(x * broadcast(ratio, x), native_t)  # type: ignore[attr-defined]
-        return native_density + x[0].numel() * ratio.log().to(x)  # type: ignore[no-any-return]
+        return native_density + x[0].numel() * ratio.log().to(x)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -173,13 +173,16 @@ class ConditionedModel(BaseModel):
 class NetworkModel(BaseModel):
     """A prior held by a neural network.
 
-    A subclass gives `build()`, the torch module, and `denoise`. The weights are frozen, so that guidance differentiates with respect to x alone.
+    A subclass gives `build()`, the torch module, and `denoise`. The weights are frozen, so that guidance
+    differentiates with respect to x alone.
     """
 
     image_shape: tuple[int, ...] = param(doc="shape of one image, (channels, height, width)", ge=1, unit="pixel")
     sde: SDE = param("vp", component="sde", doc="the forward process that the model is asked under")
     checkpoint: str | None = param(None, doc="file with the weights (.safetensors, .pt); without one they are fresh")
-    precision: Literal["float32", "float64", "bfloat16"] = param("float32", doc="floating-point type of weights and samples")
+    precision: Literal["float32", "float64", "bfloat16"] = param(
+        "float32", doc="floating-point type of weights and samples"
+    )
     device_name: str = param("cpu", doc="where the network runs, as torch names it: cpu, cuda, cuda:1, mps")
 
     def __attrs_post_init__(self) -> None:
@@ -191,7 +194,7 @@ class NetworkModel(BaseModel):
 
     @functools.cached_property
     def module(self) -> nn.Module:
-        return self.build().to(device=self.device, dtype=self.dtype).eval().requires_grad_(False)
+        return self.build().to(device=self.device, dtype=self.dtype).eval().requires_grad_(requires_grad=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -199,7 +202,7 @@ class NetworkModel(BaseModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(torch, self.precision)  # type: ignore[no-any-return]
+        return getattr(torch, self.precision)
 
     @property
     def device(self) -> torch.device:

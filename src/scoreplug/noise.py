@@ -1,16 +1,17 @@
 """Noise, per sample and counter based.
 
-Sample i of seed s draws from its own stream, the counter-based generator Philox4x64-10 with the key (s, i) (Salmon, Moraes, Dror, Shaw: Parallel
-random numbers: as easy as 1, 2, 3. SC 2011, doi:10.1145/2063384.2063405). A draw is addressed, not consumed: its counter is a hash of the path that
-leads to it ("step", 17, "predictor"). So the noise of a sample does not depend on its batch mates, on the batch size, the device, the
-floating-point type, or on where a run was resumed, and a step of a sampler is a pure function.
+Sample i of seed s draws from its own stream, the counter-based generator Philox4x64-10 with the key (s, i) (Salmon,
+Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3. SC 2011, doi:10.1145/2063384.2063405). A draw is
+addressed, not consumed: its counter is a hash of the path that leads to it ("step", 17, "predictor"). So the noise of
+a sample does not depend on its batch mates, on the batch size, the device, the floating-point type, or on where a run
+was resumed, and a step of a sampler is a pure function.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import attrs
 import numpy as np
@@ -26,6 +27,10 @@ def _check_seed(instance: Noise, field: object, value: int) -> None:
         raise ValueError(f"seed must be an integer in [0, 2^64) (got {value!r})")
 
 
+def _tuple(indices: Iterable[int]) -> tuple[int, ...]:
+    return tuple(indices)
+
+
 @attrs.frozen
 class Noise:
     """A source of standard normal and uniform noise for a batch of samples.
@@ -39,7 +44,7 @@ class Noise:
     """
 
     seed: int = attrs.field(validator=_check_seed)
-    samples: tuple[int, ...] = attrs.field(converter=tuple)
+    samples: tuple[int, ...] = attrs.field(converter=_tuple)
     dtype: torch.dtype = attrs.field(kw_only=True)
     device: torch.device = attrs.field(kw_only=True)
     path: tuple[str | int, ...] = attrs.field(default=(), kw_only=True)

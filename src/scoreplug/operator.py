@@ -1,7 +1,8 @@
 """Base classes of forward operators, and the fallbacks that make few primitives suffice.
 
-A nonlinear operator gives `forward`; a linear one may add `transpose` (else autograd does it); one whose right singular vectors are a known
-orthonormal basis adds `svd`, and has the Moore-Penrose inverse, its norm and all solves exactly.
+A nonlinear operator gives `forward`; a linear one may add `transpose` (else autograd does it); one whose right
+singular vectors are a known orthonormal basis adds `svd`, and has the Moore-Penrose inverse, its norm and all solves
+exactly.
 """
 
 from __future__ import annotations
@@ -115,18 +116,31 @@ class SpectralOperator(BaseLinearOperator):
         return self.svd.V(self.svd.inverse(y) * self.svd.Ut(y))
 
     def solve(self, r: Tensor, *, a: float | Tensor, b: float | Tensor) -> Tensor:
-        """(a A A^T + b I)^{-1} r = r / b + U ((a s^2 + b)^{-1} - 1/b) U^T r, exactly."""
-        c = self.svd.Ut(r)
-        s = self.svd.singular_values.to(c)
-        return r / b + self.svd.U((1 / (a * s**2 + b) - 1 / b) * c)
+        """(a A A^T + b I)^{-1} r = U (a s^2 + b)^{-1} U^T r + (I - U U^T) r / b, exactly.
+
+        The second term is zero where A reaches every y; b may then be 0.
+        """
+        svd = self.svd
+        c = svd.Ut(r)
+        s = svd.singular_values.to(c)
+        in_range = svd.U(torch.where(s > 0, 1 / (a * s**2 + b), 0) * c)
+        if self._has_full_row_rank:
+            return in_range
+        rest = r - svd.U(c)
+        rest = rest - svd.U(svd.Ut(rest))  # twice is enough: 1/b would blow up what rounding left of A's range
+        return in_range + rest / b
+
+    @functools.cached_property
+    def _has_full_row_rank(self) -> bool:
+        return int((self.svd.singular_values > 0).sum()) == math.prod(self.output_shape)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class SVD:
     """A = U diag(s) V^T, as maps rather than matrices.
 
-    Spectral coordinates have one shape on both sides, that of `singular_values`; it has as many entries as x, so V is square and
-    orthogonal. Where s = 0 the measurement says nothing: U^T y is zero there.
+    Spectral coordinates have one shape on both sides, that of `singular_values`; it has as many entries as x, so V is
+    square and orthogonal. Where s = 0 the measurement says nothing: U^T y is zero there.
 
     Args:
         singular_values: s >= 0, float64, spectral shape.
@@ -150,7 +164,8 @@ class SVD:
         Vt: Callable[[Tensor], Tensor],
         operator: BaseLinearOperator,
     ) -> SVD:
-        """From the right singular vectors alone: U = A V S^+. For singular values of one order of magnitude (masks, averages)."""
+        """From the right singular vectors alone: U = A V S^+. For singular values of one order of magnitude (masks,
+        averages)."""
 
         def inverse(c: Tensor) -> Tensor:
             return _inverse(singular_values).to(c)
@@ -173,8 +188,8 @@ class FunctionOperator(BaseOperator):
     """Any differentiable torch callable as a forward operator."""
 
     function: Callable[[Tensor], Tensor]
-    input_shape: tuple[int, ...]  # type: ignore[misc]
-    output_shape: tuple[int, ...]  # type: ignore[misc]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -186,8 +201,8 @@ class LinearFunctionOperator(BaseLinearOperator):
 
     function: Callable[[Tensor], Tensor]
     adjoint_function: Callable[[Tensor], Tensor] | None = None
-    input_shape: tuple[int, ...]  # type: ignore[misc]
-    output_shape: tuple[int, ...]  # type: ignore[misc]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
@@ -212,7 +227,8 @@ def from_function(
         adjoint: its transpose, if autograd's is too slow; implies nothing unless linear=True. Checked by a dot product.
 
     Raises:
-        ValueError: if the function does not keep the batch, is not linear though linear=True, or adjoint is not its transpose.
+        ValueError: if the function does not keep the batch, is not linear though linear=True, or adjoint is not its
+            transpose.
     """
     draws = Noise(0, (0, 1, 2), dtype=torch.float64, device=torch.device("cpu")).at("from_function")
     x = draws.at("x").normal(tuple(input_shape))
@@ -225,7 +241,7 @@ def from_function(
             raise ValueError("adjoint is given, but linear=False; only a linear operator has an adjoint")
         return FunctionOperator(function=function, **shapes)
 
-    # float64 rounding of a sum over n terms is below n * 2.2e-16 of the terms' size; 1e-8 leaves room for FFTs and solvers inside
+    # float64 rounding of a sum over n terms is below n * 2.2e-16 of their size; 1e-8 leaves room for FFTs and solvers
     combined = function(2 * x[:1] - 3 * x[1:2]).detach()
     if not torch.allclose(combined, 2 * y[:1] - 3 * y[1:2], rtol=1e-8, atol=1e-8 * float(y.abs().max())):
         raise ValueError("function is not linear: f(2 x - 3 x') differs from 2 f(x) - 3 f(x'); pass linear=False")
@@ -233,7 +249,9 @@ def from_function(
     v = draws.at("y").normal(operator.output_shape)
     forward, backward = (y * v).sum(), (x * operator.adjoint(v)).sum()
     if not torch.allclose(forward, backward, rtol=1e-8, atol=1e-8 * float(y.norm() * v.norm())):
-        raise ValueError(f"adjoint is not the transpose of function: <A x, v> = {forward:.6g}, <x, A^T v> = {backward:.6g}")
+        raise ValueError(
+            f"adjoint is not the transpose of function: <A x, v> = {forward:.6g}, <x, A^T v> = {backward:.6g}"
+        )
     return operator
 
 
@@ -242,7 +260,7 @@ class DenseSVDOperator(SpectralOperator):
     """A small linear operator with its singular value decomposition computed once from its matrix."""
 
     base: BaseLinearOperator
-    svd: SVD  # type: ignore[misc]
+    svd: SVD
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -271,8 +289,13 @@ def with_dense_svd(operator: BaseLinearOperator, *, max_entries: int = 50_000_00
     """
     n, m = math.prod(operator.input_shape), math.prod(operator.output_shape)
     if n * max(n, m) > max_entries:
-        raise ValueError(f"a dense SVD of a {m} x {n} operator takes {n * max(n, m):.1e} entries, more than max_entries={max_entries:.1e}")
-    return DenseSVDOperator(base=operator, svd=dense_svd(matrix_of(operator), operator.input_shape, operator.output_shape))
+        raise ValueError(
+            f"a dense SVD of a {m} x {n} operator takes {n * max(n, m):.1e} entries, "
+            f"more than max_entries={max_entries:.1e}"
+        )
+    return DenseSVDOperator(
+        base=operator, svd=dense_svd(matrix_of(operator), operator.input_shape, operator.output_shape)
+    )
 
 
 def matrix_of(operator: BaseLinearOperator) -> Tensor:
@@ -280,15 +303,16 @@ def matrix_of(operator: BaseLinearOperator) -> Tensor:
     n = math.prod(operator.input_shape)
     columns = [
         operator(block.reshape(-1, *operator.input_shape)).detach().flatten(1)
-        for block in torch.eye(n, dtype=torch.float64, device="cpu").split(256)
+        for block in torch.split(torch.eye(n, dtype=torch.float64, device="cpu"), 256)
     ]
     return torch.cat(columns).T
 
 
 def dense_svd(matrix: Tensor, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> SVD:
-    """The SVD of a matrix (m, n) that maps flattened x to flattened y. Singular values below n eps of the largest count as zero."""
+    """The SVD of a matrix (m, n) that maps flattened x to flattened y. Singular values below n eps of the largest
+    count as zero."""
     n = matrix.shape[1]
-    U, s, Vt = torch.linalg.svd(matrix, full_matrices=True)
+    U, s, Vt = torch.linalg.svd(matrix, full_matrices=matrix.shape[0] < n)  # V is square; U need not be
     k = len(s)
     s = torch.where(s > max(matrix.shape) * torch.finfo(matrix.dtype).eps * s.max(), s, torch.zeros_like(s))
     singular_values = torch.nn.functional.pad(s, (0, n - k))
@@ -305,7 +329,8 @@ def dense_svd(matrix: Tensor, input_shape: tuple[int, ...], output_shape: tuple[
 def power_iteration(operator: BaseLinearOperator, *, tolerance: float = 1e-6, max_steps: int = 1000) -> float:
     """The largest singular value of a linear operator, by power iteration on A^T A in float64.
 
-    The Rayleigh quotient grows monotonically to the norm squared; it stops when a step adds less than `tolerance` of it.
+    The Rayleigh quotient grows monotonically to the norm squared; it stops when a step adds less than `tolerance` of
+    it.
     """
     v = Noise(0, (0,), dtype=torch.float64, device=torch.device("cpu")).at("norm").normal(tuple(operator.input_shape))
     value = 0.0
@@ -322,7 +347,8 @@ def power_iteration(operator: BaseLinearOperator, *, tolerance: float = 1e-6, ma
 def conjugate_gradient(
     A: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float | None = None, max_steps: int | None = None
 ) -> Tensor:
-    """Solve A v = b for a symmetric positive definite A, for each sample of a batch on its own (Hestenes and Stiefel 1952).
+    """Solve A v = b for a symmetric positive definite A, for each sample of a batch on its own (Hestenes and Stiefel
+    1952).
 
     Args:
         A: (B, *shape) -> (B, *shape), acting on each sample alone.
@@ -334,7 +360,7 @@ def conjugate_gradient(
         v, (B, *shape).
 
     Raises:
-        ArithmeticError: if some sample has not converged.
+        ArithmeticError: if b is not finite, or some sample has not converged.
     """
     tolerance = (1e-10 if b.dtype == torch.float64 else 1e-5) if tolerance is None else tolerance
     max_steps = min(10 * b[0].numel(), 1000) if max_steps is None else max_steps
@@ -344,9 +370,13 @@ def conjugate_gradient(
 
     v, r = torch.zeros_like(b), b
     p, rr = r, dot(b, b)
+    if not bool(rr.isfinite().all()):
+        raise ArithmeticError("conjugate gradients cannot start: the right-hand side is not finite")
     goal = tolerance**2 * rr
     for _ in range(max_steps):
-        active = rr > goal  # a converged sample stands still, so that it does not depend on its batch mates
+        active = ~(
+            rr <= goal
+        )  # a NaN is not convergence; a converged sample stands still, so that it does not depend on its batch mates
         if not bool(active.any()):
             return v
         Ap = A(p)
@@ -355,9 +385,13 @@ def conjugate_gradient(
         rr_next = dot(r, r)
         p = r + torch.where(active, rr_next / rr, 0) * p
         rr = torch.where(active, rr_next, rr)
-    if bool((rr > goal).any()):
-        worst = float((rr / dot(b, b)).max().sqrt())
-        raise ArithmeticError(f"conjugate gradients stopped after {max_steps} steps at a relative residual of {worst:.1e} > {tolerance:.1e}")
+    active = ~(rr <= goal)
+    if bool(active.any()):
+        worst = float((rr / dot(b, b))[active].max().sqrt())
+        raise ArithmeticError(
+            f"conjugate gradients stopped after {max_steps} steps "
+            f"at a relative residual of {worst:.1e} > {tolerance:.1e}"
+        )
     return v
 
 
@@ -368,5 +402,6 @@ def _inverse(s: Tensor) -> Tensor:
 def _check_shape(operator: BaseOperator, value: Tensor, shape: tuple[int, ...], side: str) -> None:
     if tuple(value.shape[1:]) != tuple(shape) or value.ndim != len(shape) + 1:
         raise ValueError(
-            f"{type(operator).__name__} takes a batch (B, {', '.join(map(str, shape))}) as its {side} (got {tuple(value.shape)})"
+            f"{type(operator).__name__} takes a batch (B, {', '.join(map(str, shape))}) as its {side} "
+            f"(got {tuple(value.shape)})"
         )

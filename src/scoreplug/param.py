@@ -72,7 +72,9 @@ class Param:
     def problem(self, value: Any) -> str | None:
         """Say what is wrong with `value`, or None if it is a legal value."""
         if self.component is not None:
-            return None  # the registry checks a component's own parameters when it is built
+            # an object is taken as it is, and the parameters of a name or table are checked where it is built
+            plain = isinstance(value, bool | int | float | tuple | list)
+            return f"{self.name} must be the {self.type_name}, or an object (got {value!r})" if plain else None
         if not _is_instance(value, self.type):
             allowed = f"one of {', '.join(map(repr, self.choices))}" if self.choices else self.type_name
             return f"{self.name} must be {allowed} (got {value!r}){self._near(value)}"
@@ -110,8 +112,8 @@ def param(
         doc: what it means, in the words of the field.
         unit: "data", "pixel", "degree", ... or None.
         ge, gt, le, lt: bounds of a number, or of every number in a tuple.
-        component: the kind ("sampler", "sde", ...) if the value is itself a component. It may then be given as a name, a
-            table with `name` and parameters, or as an object.
+        component: the kind ("sampler", "sde", ...) if the value is itself a component. It may then be given as a name,
+            as a table with `name` and parameters, or as an object.
         converter: applied before the checks; it must not lose information.
 
     Returns:
@@ -162,7 +164,7 @@ def check(cls: type, values: Mapping[str, Any], *, name: str) -> None:
 def _problem(cls: type, parameter: Param, value: Any) -> str | None:
     """What the constructor would say of one value, converter included."""
     if parameter.component is not None:
-        return None
+        return parameter.problem(value)
     converter: Callable[[Any], Any] = attrs.fields_dict(cls)[parameter.name].converter  # type: ignore[assignment]
     try:
         converted = converter(value)

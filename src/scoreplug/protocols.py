@@ -2,11 +2,13 @@
 
     A posterior is just another score model.
 
-A conditioner takes the score model of p(x) and a measurement y = A x + n, and returns the score model of p(x | y). A sampler takes a score
-model and returns samples. No sampler knows what a measurement is; no conditioner knows what a sampler is.
+A conditioner takes the score model of p(x) and a measurement y = A x + n, and returns the score model of p(x | y). A
+sampler takes a score model and returns samples. No sampler knows what a measurement is; no conditioner knows what a
+sampler is.
 
-Notation. The perturbation kernel is x_t = alpha_t x_0 + sigma_t z with z ~ N(0, I); the forward process is dx = f(t) x dt + g(t) dw;
-level = sigma_t / alpha_t. `x` is (B, *shape); `t` is a 0-dim float64 tensor in [t_min, 1] shared by the batch (models also accept (B,)).
+Notation. The perturbation kernel is x_t = alpha_t x_0 + sigma_t z with z ~ N(0, I); the forward process is dx = f(t) x
+dt + g(t) dw; level = sigma_t / alpha_t. `x` is (B, *shape); `t` is a 0-dim float64 tensor in [t_min, 1] shared by the
+batch (models also accept (B,)).
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 
 class SDE(Protocol):
-    """A forward process, by its kernel x_t = alpha(t) x_0 + sigma(t) z and its coefficients dx = f(t) x dt + g(t) dw."""
+    """A forward process, by its kernel x_t = alpha(t) x_0 + sigma(t) z and its coefficients dx = f(t) x dt + g(t)
+    dw."""
 
     @property
     def t_min(self) -> float:
@@ -35,7 +38,8 @@ class SDE(Protocol):
 
     @property
     def prior_std(self) -> float:
-        """Standard deviation of the distribution N(0, prior_std^2 I) that the process ends in, and samplers start from."""
+        """Standard deviation of the distribution N(0, prior_std^2 I) that the process ends in, and samplers start
+        from."""
 
     def alpha(self, t: Tensor) -> Tensor:
         """Signal scale alpha(t), of t's shape."""

@@ -96,6 +96,20 @@ class BaseSampler:
     def step(self, model: ScoreModel, state: State, noise: Noise) -> State:
         raise NotImplementedError
 
+    def begin(self, model: ScoreModel, x: Tensor, noise: Noise) -> State:
+        """The first state, from x ~ N(0, prior_std^2 I), after the model's projection."""
+        state = self.init(model, x, noise)
+        start = Step(t=state.t, s=state.t, x0=None, gain=0.0, phase="start", noise=noise.at("project"))
+        return attrs.evolve(state, x=model.project(state.x, start))
+
+    def finish(self, model: ScoreModel, state: State, noise: Noise) -> State:
+        """The samples: E[x_0 | x_t] at the last level after the model's projection, or the last state as it is."""
+        if self.final == "sample":
+            return state
+        x0 = model.denoise(state.x, state.t)
+        end = Step(t=state.t, s=state.t, x0=x0, gain=0.0, phase="finish", noise=noise.at("project"))
+        return attrs.evolve(state, x=model.project(x0, end))
+
     def trajectory(self, model: ScoreModel, noise: Noise) -> Iterator[State]:
         """Every state from the start to the samples; the last one holds the samples.
 
@@ -104,9 +118,7 @@ class BaseSampler:
         """
         with torch.no_grad():
             x = model.sde.prior_std * noise.at("start").normal(model.shape)
-            state = self.init(model, x, noise)
-            start = Step(t=state.t, s=state.t, x0=None, gain=0.0, phase="start", noise=noise.at("start", "project"))
-            state = attrs.evolve(state, x=model.project(state.x, start))
+            state = self.begin(model, x, noise.at("start"))
         _check_levels(model, state)
         yield state
         while not state.last:
@@ -114,13 +126,10 @@ class BaseSampler:
                 previous, state = state, self.step(model, state, noise.at("step", state.index))
             _check_finite(previous, state, model, noise)
             yield state
-        if self.final == "denoise":
-            with torch.no_grad():
-                previous, x0 = state, model.denoise(state.x, state.t)
-                end = Step(t=state.t, s=state.t, x0=x0, gain=0.0, phase="finish", noise=noise.at("finish"))
-                state = attrs.evolve(state, x=model.project(x0, end))
-            _check_finite(previous, state, model, noise)
-            yield state
+        with torch.no_grad():
+            previous, state = state, self.finish(model, state, noise.at("finish"))
+        _check_finite(previous, state, model, noise)
+        yield state
 
     def sample(
         self, model: ScoreModel, n: int, *, seed: int = 0, callback: Callable[[State], None] | None = None
@@ -142,7 +151,7 @@ class BaseSampler:
         """
         if n < 1:
             raise ValueError(f"n must be at least 1 (got {n!r})")
-        noise = Noise(seed, tuple(range(n)), dtype=model.dtype, device=model.device)
+        noise = Noise(seed, range(n), dtype=model.dtype, device=model.device)
         for state in self.trajectory(model, noise):
             if callback is not None:
                 callback(state)
@@ -150,7 +159,8 @@ class BaseSampler:
 
 
 class Transition(NamedTuple):
-    """One move from level t to level s: where to, by which estimate, and how far a unit of score would have moved it."""
+    """One move from level t to level s: where to, by which estimate, and how far a unit of score would have moved
+    it."""
 
     x: Tensor
     x0: Tensor
@@ -208,7 +218,8 @@ def _check_levels(model: ScoreModel, state: State) -> None:
     high, low = (model.sde.sigma(ends) / model.sde.alpha(ends)).tolist()
     if low < allowed[0] or high > allowed[1]:
         warnings.warn(
-            f"the prior was made for noise levels {allowed[0]:g} to {allowed[1]:g}, but the process runs from {high:g} down to {low:g}; "
+            f"the prior was made for noise levels {allowed[0]:g} to {allowed[1]:g}, "
+            f"but the process runs from {high:g} down to {low:g}; "
             "choose an SDE within that range",
             LevelRangeWarning,
             stacklevel=3,

@@ -11,7 +11,8 @@ from torch import Tensor
 class BaseSDE:
     """Defaults for an SDE that gives alpha(t), sigma(t) and t_min.
 
-    drift, diffusion and time_of follow from the two by differentiation and bisection; a process that knows them in closed form overrides them.
+    drift, diffusion and time_of follow from the two by differentiation and bisection; a process that knows them in
+    closed form overrides them.
     """
 
     t_min: float
@@ -50,8 +51,8 @@ class BaseSDE:
     def discretize(self, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         """Coefficients of one forward step x <- x + f x + G z of a chain of `steps` steps at time t.
 
-        The default is Euler-Maruyama's, f = f(t) / steps and G = g(t) / sqrt(steps); processes that are the limit of a discrete chain give
-        that chain's (Song et al. 2021, arXiv:2011.13456, appendix E).
+        The default is Euler-Maruyama's, f = f(t) / steps and G = g(t) / sqrt(steps); processes that are the limit of a
+        discrete chain give that chain's (Song et al. 2021, arXiv:2011.13456, appendix E).
         """
         return self.drift(t) / steps, self.diffusion(t) / math.sqrt(steps)
 

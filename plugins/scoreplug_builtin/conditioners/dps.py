@@ -5,26 +5,29 @@ r"""Diffusion posterior sampling (DPS): the likelihood at the denoised estimate,
     form = "norm":          g = -scale rate(t) grad_x |r| / |A|
     form = "likelihood":    g = -scale grad_x |r|^2 / (2 sigma_y^2) = scale J^T A^T r / sigma_y^2,    J = d x0 / d x
 
-Norm form. The authors subtract zeta grad |r| from the state after each of the 1000 steps of a DDPM chain, whose step moves the state by kappa(t)
-per unit of score. Dividing by that kappa turns their step into a score, rate(t) = 1 / kappa(t) at the same noise level, so that `scale` is
-the authors' zeta in that setting and means the same under every SDE, sampler and number of steps. Dividing by the operator's norm |A|
-(largest singular value) makes it mean the same for every unit of the measurement: |A^T r| / |A| is at most |r| for a mask (|A| = 1), a blur
-(|A| = 1) and a sinogram (|A| near 35 for 30 angles at 64 x 64) alike. The authors' images have the range [-1, 1]; on [0, 1] their zeta is
-twice the scale. A nonlinear operator has no norm; |A| = 1 there.
+Norm form. The authors subtract zeta grad |r| from the state after each of the 1000 steps of a DDPM chain, whose step
+moves the state by kappa(t) per unit of score. Dividing by that kappa turns their step into a score, rate(t) = 1 /
+kappa(t) at the same noise level, so that `scale` is the authors' zeta in that setting and means the same under every
+SDE, sampler and number of steps. Dividing by the operator's norm |A| (largest singular value) makes it mean the same
+for every unit of the measurement: |A^T r| / |A| is at most |r| for a mask (|A| = 1), a blur (|A| = 1) and a sinogram
+(|A| near 35 for 30 angles at 64 x 64) alike. The authors' images have the range [-1, 1]; on [0, 1] their zeta is twice
+the scale. A nonlinear operator has no norm; |A| = 1 there.
 
-Likelihood form. Bayes' rule with p(y | x_t) replaced by N(y; A x0, sigma_y^2 I), which leaves out the spread of x_0 given x_t. It is biased for
-every prior: in a scalar Gaussian problem y = a x_0 + n with the prior variance S and kap = scale a^2 S / sigma_y^2, the reverse SDE gives
+Likelihood form. Bayes' rule with p(y | x_t) replaced by N(y; A x0, sigma_y^2 I), which leaves out the spread of x_0
+given x_t. It is biased for every prior: in a scalar Gaussian problem y = a x_0 + n with the prior variance S and kap =
+scale a^2 S / sigma_y^2, the reverse SDE gives
 
     mean (y/a) (1 - exp(-kap)),    variance S (1 - exp(-2 kap)) / (2 kap)
 
-where the posterior has (y/a) kap / (1 + kap) and S / (1 + kap) at scale 1: the mean goes too far towards the data, the variance is too small
-(half, for small noise), and the probability flow gives yet another result, S exp(-kap).
+where the posterior has (y/a) kap / (1 + kap) and S / (1 + kap) at scale 1: the mean goes too far towards the data, the
+variance is too small (half, for small noise), and the probability flow gives yet another result, S exp(-kap).
 
 Neither form is exact for any prior with a spread.
 
 References:
-    Chung, Kim, McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023, arXiv:2209.14687.
-    The authors' code takes one norm over the whole batch, and clips x0; here each sample has its own, and nothing is clipped.
+    Chung, Kim, McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023,
+    arXiv:2209.14687. The authors' code takes one norm over the whole batch, and clips x0; here each sample has its
+    own, and nothing is clipped.
 """
 
 from __future__ import annotations
@@ -48,12 +51,18 @@ DDPM_STEPS = 1000
 class DPS:
     """Diffusion posterior sampling. Any differentiable operator; one vjp of the network per evaluation."""
 
-    form: Literal["norm", "likelihood"] = param("norm", doc="gradient of the residual's norm, or of the Gaussian log likelihood")
-    scale: float = param(1.0, ge=0.0, doc="the authors' zeta (norm), or the weight of the log likelihood; 0 is the prior")
+    form: Literal["norm", "likelihood"] = param(
+        "norm", doc="gradient of the residual's norm, or of the Gaussian log likelihood"
+    )
+    scale: float = param(
+        1.0, ge=0.0, doc="the authors' zeta (norm), or the weight of the log likelihood; 0 is the prior"
+    )
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
         if self.form == "likelihood" and measurement.noise_std == 0:
-            raise ValueError("conditioner 'dps' in likelihood form divides by sigma_y^2: noise_std must be > 0, or use form='norm'")
+            raise ValueError(
+                "conditioner 'dps' in likelihood form divides by sigma_y^2: noise_std must be > 0, or use form='norm'"
+            )
         return DPSScore(prior=prior, measurement=measurement, method=self)
 
 
@@ -69,18 +78,18 @@ class DPSScore(ConditionedModel):
         r = self.measurement.data.to(x) - Ax0
         alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
 
-        guidance = vjp(adjoint(broadcast(self.method.scale * self.weight(r, t), r) * r))
+        guidance = vjp(adjoint(self.method.scale * self.pull(r, t)))
         return x0 + sigma**2 / alpha * guidance
 
-    def weight(self, r: Tensor, t: Tensor) -> Tensor:
-        """The factor w of the guidance J^T A^T (w r), for each sample, (B,)."""
+    def pull(self, r: Tensor, t: Tensor) -> Tensor:
+        """The vector v of the guidance J^T A^T v, (B, *output_shape): minus the loss's gradient in A x0."""
         if self.method.form == "likelihood":
-            return torch.full_like(r.flatten(1)[:, 0], 1 / self.measurement.noise_std**2)
+            return r / self.measurement.noise_std**2
         operator = self.measurement.operator
         norm = operator.norm if isinstance(operator, LinearOperator) else 1.0
-        tiny = torch.finfo(r.dtype).tiny  # an exact fit has no gradient, rather than 0 / 0
-        level = self.sde.sigma(t) / self.sde.alpha(t)
-        return 1 / (ddpm_gain(level) * norm * r.flatten(1).norm(dim=1).clamp_min(tiny))
+        length = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)  # an exact fit pulls nowhere
+        kappa = ddpm_gain(self.sde.sigma(t) / self.sde.alpha(t))
+        return r / broadcast(length, r) / (broadcast(kappa, r) * norm)
 
 
 def ddpm_gain(level: Tensor) -> Tensor:

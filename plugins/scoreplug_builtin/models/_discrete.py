@@ -46,11 +46,20 @@ class Reverse(NamedTuple):
     log_variance: Tensor
     x0: Tensor
 
+    def draw(self, t: Tensor, noise: Tensor) -> Tensor:
+        """x_{t-1}, the ancestral step; the last one, t = 0, takes the mean."""
+        return self.mean + _not_last(t, noise) * torch.exp(self.log_variance / 2) * noise
+
+    def guided(self, gradient: Tensor) -> Reverse:
+        """p with its mean moved by variance x gradient of log p(y | x_t) (Dhariwal, Nichol 2021, algorithm 1)."""
+        return self._replace(mean=self.mean + self.variance * gradient)
+
 
 def denoised(prediction: Prediction, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """x0 from what a network predicts at x = alpha x_0 + sigma eps; v = alpha eps - sigma x_0 with alpha^2 + sigma^2 = 1.
+    """x0 from what a network predicts at x = alpha x_0 + sigma eps, where alpha^2 + sigma^2 = 1.
 
-    v: Salimans, Ho: Progressive Distillation for Fast Sampling of Diffusion Models. ICLR 2022, arXiv:2202.00512.
+    v = alpha eps - sigma x_0 is that of Salimans and Ho: Progressive Distillation for Fast Sampling of Diffusion
+    Models. ICLR 2022, arXiv:2202.00512.
     """
     if prediction == "epsilon":
         return (x - sigma * output) / alpha
@@ -63,8 +72,8 @@ def denoised(prediction: Prediction, output: Tensor, x: Tensor, alpha: Tensor, s
 class DiscreteSchedule:
     """A chain of T noise levels, all tables (T,) in float64.
 
-    Methods take indices t, (B,), and tensors (B, *shape), and compute in the type of the tensors. beta_tilde_0 is 0, so in the
-    logarithm beta_tilde_1 takes its place (Nichol and Dhariwal's choice).
+    Methods take indices t, (B,), and tensors (B, *shape), and compute in the type of the tensors. beta_tilde_0 is 0, so
+    in the logarithm beta_tilde_1 takes its place (Nichol and Dhariwal's choice).
 
     Args:
         betas: beta_t, each in (0, 1].
@@ -173,8 +182,12 @@ class DiscreteSchedule:
 
     def q(self, x0: Tensor, t: Tensor) -> Gaussian:
         """q(x_t | x_0)."""
-        variance = _at(1 - self.alpha_bar, t, x0).expand_as(x0)
-        return Gaussian(_at(self.alpha_bar.sqrt(), t, x0) * x0, variance, variance.log())
+        variance = 1 - self.alpha_bar
+        return Gaussian(
+            _at(self.alpha_bar.sqrt(), t, x0) * x0,
+            _at(variance, t, x0).expand_as(x0),
+            _at(variance.log(), t, x0).expand_as(x0),
+        )
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t from x_0."""
@@ -213,8 +226,9 @@ class DiscreteSchedule:
             t: (B,).
             output: of the network, (B, C, *size), or (B, 2 C, *size) if it tells the variance.
             prediction: what its first C channels are.
-            variance: "learned": the last C channels are log sigma^2. "learned_range": they are v in
-                log sigma^2 = f log beta_t + (1 - f) log beta_tilde_t, f = (v + 1) / 2. "fixed_small", "fixed_large": beta_tilde_t or beta_t.
+            variance: "learned": the last C channels are log sigma^2. "learned_range": they are v in log sigma^2 =
+                f log beta_t + (1 - f) log beta_tilde_t, f = (v + 1) / 2. "fixed_large": it is beta_t. "fixed_small":
+                it is beta_tilde_t.
             clip: clamp x0 to [-1, 1], as the original does for images in that range.
         """
         learned = variance in ("learned", "learned_range")
@@ -234,21 +248,15 @@ class DiscreteSchedule:
             values = f * _at(self.betas.log(), t, x) + (1 - f) * log_small
         return Reverse(mean, values.exp(), values, x0)
 
-    def ancestral(self, p: Reverse, t: Tensor, noise: Tensor) -> Tensor:
-        """A draw of x_{t-1} from p; the last step, t = 0, takes the mean."""
-        return p.mean + _not_last(t, noise) * torch.exp(p.log_variance / 2) * noise
-
-    def guided(self, p: Reverse, gradient: Tensor) -> Reverse:
-        """p with its mean moved by variance x gradient of log p(y | x_t) (Dhariwal, Nichol 2021, algorithm 1)."""
-        return p._replace(mean=p.mean + p.variance * gradient)
-
     def guided_x0(self, x: Tensor, x0: Tensor, t: Tensor, gradient: Tensor) -> Tensor:
         """x0 for DDIM, with eps - sqrt(1 - alpha_bar) gradient in place of eps (Dhariwal, Nichol 2021, algorithm 2)."""
         _, sigma = self._kernel(t, x)
         return self.x0_from_eps(x, self.eps_from_x0(x, x0, t) - sigma * gradient, t)
 
     def ddim(self, x: Tensor, x0: Tensor, t: Tensor, noise: Tensor, *, stochasticity: float) -> Tensor:
-        """x_{t-1} = sqrt(alpha_bar_{t-1}) x0 + sqrt(1 - alpha_bar_{t-1} - s^2) eps + s noise (Song et al. 2021, eq. 12, 16).
+        """x_{t-1} = sqrt(alpha_bar_{t-1}) x0 + sqrt(1 - alpha_bar_{t-1} - s^2) eps + s noise.
+
+        Song, Meng, Ermon 2021, equations 12 and 16.
 
         Args:
             x, x0, t, noise: as elsewhere.
@@ -332,14 +340,15 @@ def kept_steps(steps: int, spacing: str) -> tuple[int, ...]:
     if min(counts) < 1:
         raise ValueError(f"a spacing is 'ddimN' or positive numbers like '10,15,20' (got {spacing!r})")
 
-    kept, start = [], 0
+    kept: list[int] = []
+    start = 0
     for i, count in enumerate(counts):
         size = steps // len(counts) + (i < steps % len(counts))
         if size < count:
             raise ValueError(f"section {i} has {size} steps, of which {count} cannot be kept (got {spacing!r})")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        spread = (size - 1) / (count - 1) if count > 1 else 1.0
         # The sum is accumulated, since its rounding decides between two neighbours at a half.
-        kept += [start + round(k) for k in itertools.accumulate([stride] * (count - 1), initial=0.0)]
+        kept += [start + round(k) for k in itertools.accumulate([0.0, *[spread] * (count - 1)])]
         start += size
     return tuple(kept)
 
@@ -364,7 +373,7 @@ def grey_value_log_likelihood(x: Tensor, mean: Tensor, log_variance: Tensor) -> 
 
 
 def _normal_cdf(z: Tensor) -> Tensor:
-    """tanh approximation of the normal distribution function (Page 1977, doi:10.2307/2346872), which the original uses."""
+    """The normal distribution function in Page's approximation (1977, doi:10.2307/2346872), as in the original."""
     return (1 + torch.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3))) / 2
 
 

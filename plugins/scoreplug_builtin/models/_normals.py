@@ -39,11 +39,14 @@ class Normals:
                 raise ValueError("covariance must be symmetric")
             eigenvalues, basis = torch.linalg.eigh(covariance)
         if bool((eigenvalues <= 0).any()):
-            raise ValueError(f"covariance must be positive definite (smallest eigenvalue {float(eigenvalues.min()):.3g})")
+            raise ValueError(
+                f"covariance must be positive definite (smallest eigenvalue {float(eigenvalues.min()):.3g})"
+            )
         return cls(mean=mean, eigenvalues=eigenvalues, basis=basis)
 
     def log_density_and_score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """log N(x; alpha m_k, P_k), (B, K), and its gradient in x, (B, K, n), for x of shape (B, n) and coefficients () or (B,)."""
+        """log N(x; alpha m_k, P_k), (B, K), and its gradient in x, (B, K, n), for x of shape (B, n) and coefficients
+        () or (B,)."""
         alpha, sigma = (c.to(x).reshape(-1, 1, 1) for c in (alpha, sigma))
         variances = alpha**2 * self.eigenvalues + sigma**2  # (B or 1, K, n or 1)
         centred = x[:, None] - alpha * self.mean

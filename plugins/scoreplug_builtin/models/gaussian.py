@@ -3,7 +3,8 @@ r"""A Gaussian prior, whose score is known under every SDE.
     p(x) = N(mean, S),    p_t(x) = N(alpha mean, P_t),    P_t = alpha^2 S + sigma^2 I
     score(x, t) = -P_t^{-1} (x - alpha mean)
 
-With a linear operator everything about the posterior is known too, which makes this the reference problem of the library's tests.
+With a linear operator everything about the posterior is known too, which makes this the reference problem of the
+library's tests.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ class Gaussian(BaseModel):
     """The normal distribution N(mean, covariance) over images."""
 
     image_shape: tuple[int, ...] = param(doc="shape of one image", ge=1, unit="pixel")
-    mean: float | tuple[float, ...] | Tensor = param(0.0, unit="data", doc="mean, one number or one per pixel (flattened)")
+    mean: float | tuple[float, ...] | Tensor = param(
+        0.0, unit="data", doc="mean, one number or one per pixel (flattened)"
+    )
     covariance: float | tuple[tuple[float, ...], ...] | Tensor = param(
         1.0, doc="variance of every pixel, or the covariance matrix of the flattened image; data units squared"
     )
@@ -44,7 +47,7 @@ class Gaussian(BaseModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(torch, self.precision)  # type: ignore[no-any-return]
+        return getattr(torch, self.precision)
 
     @property
     def device(self) -> torch.device:

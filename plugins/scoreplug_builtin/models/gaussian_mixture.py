@@ -3,8 +3,8 @@ r"""A Gaussian mixture prior, whose score is known under every SDE.
     p(x) = sum_k w_k N(m_k, S_k),    p_t(x) = sum_k w_k N(alpha m_k, alpha^2 S_k + sigma^2 I)
     score(x, t) = sum_k r_k(x) score_k(x, t),    r_k = softmax_k(log w_k + log N(x; alpha m_k, P_k))
 
-With a linear operator its posterior is a mixture as well, with known weights: whether a method finds the right share of each mode can be
-measured.
+With a linear operator its posterior is a mixture as well, with known weights: whether a method finds the right share
+of each mode can be measured.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ class GaussianMixture(BaseModel):
 
     image_shape: tuple[int, ...] = param(doc="shape of one image", ge=1, unit="pixel")
     means: tuple[tuple[float, ...], ...] | Tensor = param(unit="data", doc="m_k, (K, pixels)")
-    weights: tuple[float, ...] | Tensor | None = param(None, doc="w_k > 0, (K,), normalised to sum 1; None for equal weights")
+    weights: tuple[float, ...] | Tensor | None = param(
+        None, doc="w_k > 0, (K,), normalised to sum 1; None for equal weights"
+    )
     covariances: float | tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...] | Tensor = param(
-        1.0, doc="one variance, a variance per component (K,), or a matrix per component (K, pixels, pixels); data units squared"
+        1.0,
+        doc="one variance, one per component (K,), or a matrix per component (K, pixels, pixels); data units squared",
     )
     sde: SDE = param("vp", component="sde", doc="the forward process")
     precision: Literal["float32", "float64"] = param("float64", doc="floating-point type of samples")
@@ -46,7 +49,7 @@ class GaussianMixture(BaseModel):
 
     @property
     def dtype(self) -> torch.dtype:
-        return getattr(torch, self.precision)  # type: ignore[no-any-return]
+        return getattr(torch, self.precision)
 
     @property
     def device(self) -> torch.device:
@@ -58,11 +61,15 @@ class GaussianMixture(BaseModel):
         n = math.prod(self.image_shape)
         means = torch.as_tensor(self.means, dtype=self.dtype, device=self.device)
         if means.ndim != 2 or means.shape[1] != n:
-            raise ValueError(f"means must have the shape (K, {n}) for an image of {n} pixels (got {tuple(means.shape)})")
+            raise ValueError(
+                f"means must have the shape (K, {n}) for an image of {n} pixels (got {tuple(means.shape)})"
+            )
         K = len(means)
         covariances = torch.as_tensor(self.covariances, dtype=self.dtype, device=self.device)
         if covariances.shape not in ((), (K,), (K, n, n)):
-            raise ValueError(f"covariances must have the shape (), ({K},) or ({K}, {n}, {n}) (got {tuple(covariances.shape)})")
+            raise ValueError(
+                f"covariances must have the shape (), ({K},) or ({K}, {n}, {n}) (got {tuple(covariances.shape)})"
+            )
         return Normals.of(means, covariances.expand(K) if covariances.ndim == 0 else covariances)
 
     @functools.cached_property

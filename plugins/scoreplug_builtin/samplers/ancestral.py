@@ -1,13 +1,15 @@
 r"""Ancestral sampling: the DDPM and DDIM family of Gaussian transitions through the denoised estimate.
 
-    x_s = alpha_s x0 + B eps + c z,    x0 = E[x_0 | x_t],    eps = (x_t - alpha_t x0) / sigma_t,    B^2 + c^2 = sigma_s^2
+    x_s = alpha_s x0 + B eps + c z,    x0 = E[x_0 | x_t],    eps = (x_t - alpha_t x0) / sigma_t,    B^2 + c^2 =
+    sigma_s^2
 
     noise = "posterior":    c = eta sigma_s sqrt(1 - (alpha_t sigma_s / (alpha_s sigma_t))^2)
     noise = "fresh":        c = eta sigma_s
 
-Posterior noise with eta = 1 is DDPM with the variance of q(x_s | x_t, x_0); eta = 0 is deterministic DDIM, an Euler step of the
-probability flow in x/alpha over sigma/alpha. Both keep the marginals p_t as the steps become small. Fresh noise replaces a share of eps at
-every step, whatever the step size: it is made for few steps (DDRM, DDNM, DiffPIR) and does not keep p_t as they become many.
+Posterior noise with eta = 1 is DDPM with the variance of q(x_s | x_t, x_0); eta = 0 is deterministic DDIM, an Euler
+step of the probability flow in x/alpha over sigma/alpha. Both keep the marginals p_t as the steps become small. Fresh
+noise replaces a share of eps at every step, whatever the step size: it is made for few steps (DDRM, DDNM, DiffPIR) and
+does not keep p_t as they become many.
 
 References:
     Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models. NeurIPS 2020, arXiv:2006.11239.
@@ -32,7 +34,9 @@ from scoreplug.sampler import KernelSampler, Transition
 class Ancestral(KernelSampler):
     """DDPM (eta = 1), DDIM (eta = 0) and what lies between; one evaluation per step."""
 
-    eta: float = param(1.0, ge=0.0, le=1.0, doc="share of new noise: 0 is deterministic, 1 is DDPM's posterior or all fresh")
+    eta: float = param(
+        1.0, ge=0.0, le=1.0, doc="share of new noise: 0 is deterministic, 1 is DDPM's posterior or all fresh"
+    )
     noise: Literal["posterior", "fresh"] = param(
         "posterior", doc="variance that eta multiplies: that of q(x_s | x_t, x_0), or all of sigma_s^2"
     )

@@ -2,11 +2,12 @@ r"""Euler-Maruyama on the reverse SDE, dx = [f(t) x - g(t)^2 score(x, t)] dt + g
 
     x_s = x_t - [f x_t - g^2 score(x_t, t)] dt + g sqrt(dt) z,    dt = t - s
 
-Song et al.'s code takes dt = 1/N on a grid of spacing (1 - t_min)/(N - 1), and so ends below t_min; here dt is the grid's own spacing.
+Song et al.'s code takes dt = 1/N on a grid of spacing (1 - t_min)/(N - 1), and so ends below t_min; here dt is the
+grid's own spacing.
 
 References:
-    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential Equations.
-    ICLR 2021, arXiv:2011.13456, section 4.1.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential
+    Equations. ICLR 2021, arXiv:2011.13456, section 4.1.
 """
 
 from __future__ import annotations

@@ -5,17 +5,19 @@ r"""Annealed Langevin dynamics: at every noise level, moves that leave p_t invar
     rule = "level":    e = 2 (snr sigma_t)^2
     rule = "norm":     e = 2 (snr |z| / |score(x, t)|)^2, for each sample
 
-The two agree for large images, where |z| is close to sigma_t |score|. The norm rule lets e depend on z: the chain is then not quite the
-Langevin chain, and in few dimensions its variance is too large whatever snr is; Song et al. moreover take the means of the norms over the
-batch, which couples the samples, and a factor alpha_i of the discrete VP chain. Between levels x/alpha is kept.
+The two agree for large images, where |z| is close to sigma_t |score|. The norm rule lets e depend on z: the chain is
+then not quite the Langevin chain, and in few dimensions its variance is too large whatever snr is; Song et al.
+moreover take the means of the norms over the batch, which couples the samples, and a factor alpha_i of the discrete VP
+chain. Between levels x/alpha is kept.
 
-At stationarity a mode of variance P comes out with the variance P / (1 - e / (2 P)), since no step is rejected: with P = sigma_t^2 that
-is 1 / (1 - snr^2) times too much. Jalal et al. use snr = 0.76 (their e = 1.148 sigma^2), 2.35 times too much in a flat mode.
+At stationarity a mode of variance P comes out with the variance P / (1 - e / (2 P)), since no step is rejected: with P
+= sigma_t^2 that is 1 / (1 - snr^2) times too much. Jalal et al. use snr = 0.76 (their e = 1.148 sigma^2), 2.35 times
+too much in a flat mode.
 
 References:
-    Song, Ermon: Generative Modeling by Estimating Gradients of the Data Distribution. NeurIPS 2019, arXiv:1907.05600, algorithm 1.
-    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential Equations.
-    ICLR 2021, arXiv:2011.13456, appendix G, algorithms 4 and 5.
+    Song, Ermon: Generative Modeling by Estimating Gradients of the Data Distribution. NeurIPS 2019, arXiv:1907.05600,
+    algorithm 1. Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic
+    Differential Equations. ICLR 2021, arXiv:2011.13456, appendix G, algorithms 4 and 5.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Langevin(BaseSampler):
 
     snr: float = param(0.16, gt=0.0, lt=1.0, doc="signal-to-noise ratio r that sets the step size")
     moves: int = param(1, ge=1, doc="Langevin moves at each level")
-    rule: Literal["level", "norm"] = param("level", doc="step size from the noise level, or from the norms of noise and score")
+    rule: Literal["level", "norm"] = param(
+        "level", doc="step size from the noise level, or from the norms of noise and score"
+    )
 
     def correct(self, model: ScoreModel, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """x after the moves at level t, (B, *shape)."""

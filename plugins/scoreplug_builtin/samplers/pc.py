@@ -3,8 +3,9 @@ r"""Predictor-corrector sampling.
 At every level: corrector moves at t, which pull the samples towards p_t, then one predictor step t -> s.
 
 References:
-    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential Equations.
-    ICLR 2021, arXiv:2011.13456, section 4.2 and appendix G, algorithm 1; the order corrector, predictor is that of the authors' code.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential
+    Equations. ICLR 2021, arXiv:2011.13456, section 4.2 and appendix G, algorithm 1; the order corrector, predictor is
+    that of the authors' code.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class PredictorCorrector(BaseSampler):
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.corrector, Corrector):
-            raise ParameterError("pc", [f"corrector must have moves at a fixed level, like 'langevin' (got {self.corrector!r})"])
+            raise ParameterError(
+                "pc", [f"corrector must have moves at a fixed level, like 'langevin' (got {self.corrector!r})"]
+            )
 
     def init(self, model: ScoreModel, x: Tensor, noise: Noise) -> State:
         return attrs.evolve(self.predictor.init(model, x, noise), times=self.times(model.sde))

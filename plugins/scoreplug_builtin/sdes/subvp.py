@@ -3,8 +3,8 @@ r"""The sub-VP SDE, dx = -beta(t)/2 x dt + sqrt(beta(t) (1 - alpha(t)^4)) dw.
     alpha(t) as in the VP SDE,    sigma(t) = 1 - alpha(t)^2
 
 References:
-    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential Equations.
-    ICLR 2021, arXiv:2011.13456, eq. 13 and appendix C.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential
+    Equations. ICLR 2021, arXiv:2011.13456, eq. 13 and appendix C.
 """
 
 from __future__ import annotations

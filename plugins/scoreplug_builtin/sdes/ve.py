@@ -2,12 +2,12 @@ r"""The variance-exploding SDE, dx = g(t) dw.
 
     alpha(t) = 1,    sigma(t) = sigma_min (sigma_max / sigma_min)^t
 
-sigma(t) is what networks are trained with; the process started at t = 0 has the variance sigma(t)^2 - sigma_min^2, so "clean" data are
-data blurred by sigma_min.
+sigma(t) is what networks are trained with; the process started at t = 0 has the variance sigma(t)^2 - sigma_min^2, so
+"clean" data are data blurred by sigma_min.
 
 References:
-    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential Equations.
-    ICLR 2021, arXiv:2011.13456, eq. 9 and appendix C.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential
+    Equations. ICLR 2021, arXiv:2011.13456, eq. 9 and appendix C.
 """
 
 from __future__ import annotations

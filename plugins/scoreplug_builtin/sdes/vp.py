@@ -4,8 +4,8 @@ r"""The variance-preserving SDE, dx = -beta(t)/2 x dt + sqrt(beta(t)) dw.
     alpha(t) = exp(-t^2 (beta_max - beta_min)/4 - t beta_min/2),    sigma(t)^2 = 1 - alpha(t)^2
 
 References:
-    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential Equations.
-    ICLR 2021, arXiv:2011.13456, eq. 11 and appendix C.
+    Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole: Score-Based Generative Modeling through Stochastic Differential
+    Equations. ICLR 2021, arXiv:2011.13456, eq. 11 and appendix C.
     Ho, Jain, Abbeel: Denoising Diffusion Probabilistic Models. NeurIPS 2020, arXiv:2006.11239.
 """
 
@@ -56,7 +56,8 @@ class VP(BaseSDE):
         return -2 * log_alpha / (half + (half**2 - slope * log_alpha).sqrt())
 
     def discretize(self, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """One step of DDPM's chain, x <- sqrt(1 - b) x + sqrt(b) z with b linear from beta_min/steps to beta_max/steps."""
+        """One step of DDPM's chain, x <- sqrt(1 - b) x + sqrt(b) z with b linear from beta_min/steps to
+        beta_max/steps."""
         index = (t * (steps - 1)).floor()
         b = self.beta(index / (steps - 1)) / steps
         return (1 - b).sqrt() - 1, b.sqrt()

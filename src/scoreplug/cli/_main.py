@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from scoreplug import registry
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _VERBS = {
     "list": "List the components: models, SDEs, operators, conditioners, samplers",
@@ -53,6 +55,8 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(_VERBS.items()))
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         return [CompletionItem(name, help=text) for name, text in _VERBS.items() if name.startswith(incomplete)]
@@ -111,20 +115,18 @@ def main(*, traceback: bool, options: tuple[str, ...], no_plugins: bool, strict_
     registry.use(registry.Registry(selection))
 
 
-class _Failure(click.ClickException):
-    def __init__(self, message: str, *, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+class _BadInput(click.ClickException):
+    exit_code = 2
 
 
-def _failure(error: Exception) -> _Failure:
+def _failure(error: Exception) -> click.ClickException:
     """One line for an error: exit code 2 if the user's input was wrong, 1 if something failed on the way."""
-    # A bare KeyError or IndexError says nothing to a user; the registry's own lookup errors are subclasses of LookupError.
+    # The registry's own errors are LookupErrors; a KeyError or IndexError is a slip in some code, and says little.
     if isinstance(error, ValueError | LookupError | OSError) and not isinstance(error, KeyError | IndexError):
-        return _Failure(str(error), exit_code=2)
+        return _BadInput(str(error))
     if isinstance(error, registry.PluginError):
-        return _Failure(str(error), exit_code=1)
-    return _Failure(f"{type(error).__name__}: {error} (`scoreplug --traceback ...` shows where)", exit_code=1)
+        return click.ClickException(str(error))
+    return click.ClickException(f"{type(error).__name__}: {error} (`scoreplug --traceback ...` shows where)")
 
 
 def _is_broken_pipe(error: Exception) -> bool:

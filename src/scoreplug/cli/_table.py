@@ -9,15 +9,16 @@ import click
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under a header; empty columns are left out. A pipe gets no header, for `grep` and `cut`."""
+    """Print rows under a header; columns that are empty throughout are left out."""
     shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
     header = [header[i] for i in shown]
     rows = [[row[i] for i in shown] for row in rows]
     if sys.stdout.isatty():
         _draw(header, rows)
     else:
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-        for row in rows:
+        table = [[title.upper() for title in header], *rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(header))]
+        for row in table:
             click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 

@@ -27,6 +27,8 @@ def command(*, kind: str | None, as_json: bool) -> None:
         import json
 
         click.echo(json.dumps([describe(component) for component in components], indent=2))
+    elif not components:
+        click.echo(f"no {kind or 'component'} is registered", err=True)
     else:
         print_table(("kind", "name", "summary", "state"), [_row(component) for component in components])
 

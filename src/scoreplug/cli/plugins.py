@@ -19,6 +19,8 @@ def command(*, verbose: bool, failed: bool, as_json: bool) -> None:
         import json
 
         click.echo(json.dumps([_described(plugin) for plugin in shown], indent=2))
+    elif not shown:
+        click.echo("no plugin failed to load" if failed else "no plugin is installed", err=True)
     else:
         print_table(("plugin", "version", "state", "components", "remarks"), [_row(plugin) for plugin in shown])
         for plugin in shown:
@@ -50,7 +52,7 @@ def _remarks(plugin: registry.Plugin) -> str:
         remarks.append(f"{origin.url} at {origin.commit}")
     elif origin and origin.editable:
         remarks.append(f"editable, {origin.url}")
-    elif plugin.distribution is None:
+    elif plugin.info is None:
         remarks.append(plugin.value)
     return "; ".join(remarks)
 

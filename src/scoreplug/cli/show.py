@@ -52,11 +52,11 @@ def command(*, name: str, kind: str | None, as_json: bool) -> None:
 def _the_one(name: str, kind: str | None) -> registry.Component:
     if kind is not None:
         return registry.find(kind, name)
-    kinds = {component.spec.kind for component in (found := registry.search(name))}
+    kinds = list(dict.fromkeys(component.spec.kind for component in registry.search(name)))
     if len(kinds) > 1:
-        options = " or ".join(f"--kind {kind}" for kind in sorted(kinds))
-        raise click.UsageError(f"{name!r} is the name of a {' and of a '.join(sorted(kinds))}; add {options}")
-    return registry.find(found[0].spec.kind, name)
+        options = " or ".join(f"--kind {kind}" for kind in kinds)
+        raise click.UsageError(f"{name!r} is the name of a {' and of a '.join(kinds)}; add {options}")
+    return registry.find(kinds[0], name)
 
 
 def _facts(component: registry.Component) -> Iterator[str]:

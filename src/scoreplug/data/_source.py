@@ -45,7 +45,7 @@ def check_indices(indices: Sequence[int], count: int | None) -> None:
     """Refuse an empty batch and numbers that no image has."""
     if len(indices) == 0:
         raise ValueError("a batch needs at least one image (got no indices)")
-    wrong = [i for i in indices if i < 0 or count is not None and i >= count]
+    wrong = [i for i in indices if i < 0 or (count is not None and i >= count)]
     if wrong:
         end = "from 0 on" if count is None else f"from 0 to {count - 1}"
         raise IndexError(f"images are numbered {end} (got {wrong[0]!r})")

@@ -4,12 +4,15 @@ An image is a sum of min(N, 70) ellipses on the square [-1, 1]^2, N ~ Poisson(40
 
     value ~ U(-0.4, 1),   half axes ~ 0.2 Exp(1),   centre ~ U(-0.9, 0.9)^2,   angle ~ U(0, 2 pi).
 
-Every pixel that an ellipse touches is then shifted so that the smallest of them is 0, and the image is divided by its maximum. It is drawn at twice
-the resolution and averaged over 2x2 (after the shift, so that an edge pixel is the mean of what it covers).
+Every pixel that an ellipse touches is then shifted so that the smallest of them is 0, and the image is divided by its
+maximum. It is drawn at twice the resolution and averaged over 2x2 (after the shift, so that an edge pixel is the mean
+of what it covers).
 
 References:
-    Adler, Oektem: Solving ill-posed inverse problems using iterative deep neural networks. Inverse Problems 33, 2017, arXiv:1704.04058.
-    Leuschner, Schmidt, Otero Baguer, Maass: LoDoPaB-CT. Scientific Data 8, 2021, arXiv:1910.01113 (the parameters above, "ellipses" of DIVal).
+    Adler, Oektem: Solving ill-posed inverse problems using iterative deep neural networks. Inverse Problems 33, 2017,
+    arXiv:1704.04058.
+    Leuschner, Schmidt, Otero Baguer, Maass: LoDoPaB-CT, a benchmark dataset for low-dose computed tomography
+    reconstruction. Scientific Data 8, 2021, doi:10.1038/s41597-021-00893-z (the parameters above, in its library DIVal).
 """
 
 from __future__ import annotations

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from scoreplug.registry._discovery import Selection as Selection
 from scoreplug.registry._plugin import Origin as Origin
 from scoreplug.registry._plugin import Plugin as Plugin
 from scoreplug.registry._registry import Component as Component
 from scoreplug.registry._registry import Registry as Registry
+from scoreplug.registry._selection import Selection as Selection
 from scoreplug.registry.errors import AmbiguousComponentError as AmbiguousComponentError
 from scoreplug.registry.errors import PluginError as PluginError
 from scoreplug.registry.errors import UnknownComponentError as UnknownComponentError

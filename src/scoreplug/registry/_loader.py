@@ -12,14 +12,15 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
-from importlib.metadata import Distribution
 
 import attrs
 import pluggy
 
 from scoreplug.registry import hooks
-from scoreplug.registry._discovery import Candidate, Selection
+from scoreplug.registry._candidate import Candidate
+from scoreplug.registry._installed import requirements
 from scoreplug.registry._plugin import BUILTIN, Phase, Plugin
+from scoreplug.registry._selection import Selection
 from scoreplug.registry.errors import PluginError
 from scoreplug.registry.specs import API, SPECS, ComponentSpec
 
@@ -35,26 +36,26 @@ def load(candidates: Iterable[Candidate], selection: Selection, manager: pluggy.
     Raises:
         PluginError: for the first plugin that does not load, if the selection is strict.
     """
+    candidates = list(candidates)
+    core = next((candidate.version for candidate in candidates if candidate.name == BUILTIN), None)
     plugins = []
     for candidate in candidates:
-        plugin = _load(candidate, selection, manager)
+        plugin = _load(candidate, core, selection, manager)
         if selection.strict and plugin.broken:
             raise PluginError(plugin.name, f"did not load, and plugins are strict: {plugin.reason}")
         plugins.append(plugin)
     return tuple(plugins)
 
 
-def _load(candidate: Candidate, selection: Selection, manager: pluggy.PluginManager) -> Plugin:
-    plugin = Plugin(
-        name=candidate.name, version=candidate.version, value=candidate.value, distribution=candidate.distribution
-    )
+def _load(candidate: Candidate, core: str | None, selection: Selection, manager: pluggy.PluginManager) -> Plugin:
+    plugin = Plugin(name=candidate.name, version=candidate.version, value=candidate.value, info=candidate.info)
     if reason := selection.refusal(candidate):
         return attrs.evolve(plugin, state="blocked", reason=reason)
 
     imported_before = set(sys.modules)
     try:
         with _phase("import"):
-            if requirement := _unmet_requirement(candidate):
+            if requirement := _unmet_requirement(candidate, core):
                 return _incompatible(plugin, requirement)
             module = candidate.load()
         with _phase("register"):
@@ -141,18 +142,16 @@ def _checked(answers: Iterable[object]) -> Iterator[ComponentSpec]:
         yield spec
 
 
-def _unmet_requirement(candidate: Candidate) -> str | None:
-    """What the distribution asks of scoreplug, if the installed version does not meet it."""
-    if candidate.distribution is None or candidate.name == BUILTIN:
+def _unmet_requirement(candidate: Candidate, core: str | None) -> str | None:
+    """What the distribution asks of scoreplug, if `core`, the installed version, does not meet it."""
+    if candidate.info is None or candidate.name == BUILTIN or core is None:
         return None
-    for line in candidate.distribution.requires or ():
-        # `packaging` is slow to import, so that only plugins with such a requirement pay for it
-        if re.match(rf"{hooks.PROJECT}(?![\w.-])", line, flags=re.IGNORECASE):
-            from packaging.requirements import Requirement
+    for line in requirements(candidate.info):
+        if re.match(rf"{hooks.PROJECT}\s*([<>=!~(\[;]|$)", line, flags=re.IGNORECASE):
+            from packaging.requirements import Requirement  # slow to import, and needed by third parties only
 
             requirement = Requirement(line)
             applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
-            core = Distribution.from_name(hooks.PROJECT).version
             if applies and not requirement.specifier.contains(core, prereleases=True):
                 return f"{hooks.PROJECT}{requirement.specifier} (this is {core})"
     return None
@@ -163,5 +162,5 @@ def _incompatible(plugin: Plugin, requirement: str) -> Plugin:
 
 
 def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from importlib.metadata import Distribution
+from pathlib import Path
 from typing import Literal
 
 import attrs
@@ -15,11 +14,6 @@ BUILTIN = "scoreplug"
 
 State = Literal["ok", "blocked", "failed", "incompatible"]
 Phase = Literal["import", "register", "hooks", "components"]
-
-
-def canonical(name: str) -> str:
-    """The one spelling of a distribution's name (PEP 503); a file plugin, 'daps.py', is its own spelling."""
-    return name if name.endswith(".py") else re.sub(r"[-_.]+", "-", name).lower()
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +41,7 @@ class Plugin:
         requirement: what an incompatible plugin asks for.
         components: what it provides; empty unless it is ok.
         heavy: slow imports of its own that every command pays for ("torch", ...).
+        info: the installed distribution's folder of metadata; None for a file.
     """
 
     name: str
@@ -59,7 +54,7 @@ class Plugin:
     requirement: str | None = None
     components: tuple[ComponentSpec, ...] = ()
     heavy: tuple[str, ...] = ()
-    distribution: Distribution | None = attrs.field(default=None, eq=False, repr=False)
+    info: Path | None = None
 
     @property
     def builtin(self) -> bool:
@@ -74,12 +69,11 @@ class Plugin:
         """URL and commit of an editable, local or VCS install; None for one from an index."""
         import json
 
-        text = self.distribution.read_text("direct_url.json") if self.distribution else None
-        if not text:
+        if self.info is None:
             return None
         try:
-            record = json.loads(text)
+            record = json.loads(Path(self.info, "direct_url.json").read_text(encoding="utf-8"))
             vcs, folder = record.get("vcs_info", {}), record.get("dir_info", {})
             return Origin(url=record["url"], commit=vcs.get("commit_id"), editable=bool(folder.get("editable")))
-        except (ValueError, KeyError, AttributeError):
-            return None  # the record is written by installers, for information only; a damaged one is no reason to stop
+        except (OSError, ValueError, KeyError, AttributeError):
+            return None  # absent, as for a distribution from an index, or damaged, which is no reason to stop

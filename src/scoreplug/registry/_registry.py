@@ -14,9 +14,10 @@ import pluggy
 
 from scoreplug.param import ParameterError, check
 from scoreplug.registry import hooks
-from scoreplug.registry._discovery import Selection, candidates
+from scoreplug.registry._candidate import candidates
 from scoreplug.registry._loader import load
 from scoreplug.registry._plugin import Plugin
+from scoreplug.registry._selection import Selection
 from scoreplug.registry.errors import AmbiguousComponentError, PluginError, UnknownComponentError, UnknownKindError
 from scoreplug.registry.specs import KINDS, ComponentSpec
 
@@ -56,7 +57,7 @@ class Component:
             raise self._broken(f"cannot be imported ({type(error).__name__}: {error})") from error
         if not callable(factory):
             raise self._broken(f"is not a class (got {factory!r})")
-        return factory  # type: ignore[no-any-return]
+        return factory
 
     def _broken(self, problem: str) -> PluginError:
         problem = f"is not usable: {self.spec.factory!r} {problem}"

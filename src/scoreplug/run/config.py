@@ -37,7 +37,7 @@ class ConfigError(ValueError):
 
 @attrs.frozen(kw_only=True)
 class ComponentConfig:
-    """One component: its registered name and its parameters, as TOML has them (numbers, strings, booleans, lists, tables)."""
+    """One component: its registered name, and its parameters as TOML has them."""
 
     name: str
     params: Table = attrs.field(factory=dict)
@@ -49,7 +49,7 @@ class ComponentConfig:
 
 @attrs.frozen(kw_only=True)
 class InputConfig:
-    """What is reconstructed: a held-out image of a source, an image file (both are measured in the run), or a measurement file."""
+    """What is reconstructed: an image of a source or a file, whose measurement is simulated, or a measurement file."""
 
     source: str | None = param(None, doc="source of held-out images whose measurement is simulated: ellipses, digits")
     index: int = param(0, ge=0, doc="number of the image in the source's held-out set")
@@ -77,7 +77,9 @@ class InputConfig:
         if self.measurement is not None and self.noise_std is None:
             found.append("[input] a measurement file needs its noise_std, in the units of its values")
         if self.measurement is not None and self.relative_noise is not None:
-            found.append("[input] relative_noise is for a simulated measurement; state noise_std for a measurement file")
+            found.append(
+                "[input] relative_noise is for a simulated measurement; state noise_std for a measurement file"
+            )
         elif self.measurement is None and len(noise) != 1:
             found.append(f"[input] takes exactly one of {', '.join(_NOISES)} (got {' and '.join(noise) or 'none'})")
         found += [
@@ -86,7 +88,9 @@ class InputConfig:
             if not math.isfinite(getattr(self, key))
         ]
         if self.data_range is not None and self.image is None:
-            found.append("[input] data_range belongs to an image file; a source and a measurement are in the model's units")
+            found.append(
+                "[input] data_range belongs to an image file; a source and a measurement are in the model's units"
+            )
         if self.data_range is not None and not self.data_range[0] < self.data_range[1]:
             found.append(f"[input] data_range must be [low, high] with low < high (got {list(self.data_range)})")
         return found
@@ -102,8 +106,11 @@ class InputConfig:
 _SUBJECTS = ("source", "image", "measurement")
 _NOISES = ("noise_std", "relative_noise")
 RIVALS = {
-    **{key: {*_SUBJECTS, "index", "data_range"} - {key} for key in _SUBJECTS},
-    **{key: {*_NOISES} - {key} for key in _NOISES},
+    "source": {"image", "measurement", "index", "data_range"},
+    "image": {"source", "measurement", "index", "data_range"},
+    "measurement": {"source", "image", "index", "data_range", "relative_noise"},
+    "noise_std": {"relative_noise"},
+    "relative_noise": {"noise_std"},
 }
 """Keys of [input] that another key replaces."""
 
@@ -113,7 +120,12 @@ class RunConfig:
     """A whole run. Without [sde] the model is asked under its own process."""
 
     samples: int = param(8, ge=1, doc="number of posterior samples")
-    seed: int = param(0, ge=0, lt=2**64, doc="of the sampling noise; sample i of a seed is the same whatever `samples` and `batch` are")
+    seed: int = param(
+        0,
+        ge=0,
+        lt=2**64,
+        doc="of the sampling noise; sample i of a seed is the same whatever `samples` and `batch` are",
+    )
     batch: int = param(8, ge=1, doc="samples computed together")
     model: ComponentConfig
     sde: ComponentConfig | None = None
@@ -124,7 +136,7 @@ class RunConfig:
 
     @property
     def table(self) -> Table:
-        """The config as TOML and JSON have it; `structure` is its inverse."""
+        """The config as TOML and JSON have it."""
         roles = {role: getattr(self, role) for role in ROLES}
         return {
             **{p.name: getattr(self, p.name) for p in parameters(RunConfig)},
@@ -135,14 +147,21 @@ class RunConfig:
     def to_toml(self) -> str:
         return tomli_w.dumps(self.table)
 
-    def to_json(self) -> str:
-        """One spelling for equal configs."""
-        return json.dumps(self.table, sort_keys=True)
+    @property
+    def problem(self) -> str:
+        """The tables alone, in JSON: all that a sample depends on beside its number and the seed."""
+        tables = {key: value for key, value in self.table.items() if isinstance(value, dict)}
+        return json.dumps(tables, sort_keys=True)
 
 
 def demo() -> Table:
     """The table that `scoreplug run` starts from."""
     return tomllib.loads(files("scoreplug.run").joinpath("demo.toml").read_text(encoding="utf-8"))
+
+
+def parse_problem(problem: str) -> RunConfig:
+    """The config of a `RunConfig.problem`, with default numbers."""
+    return structure(json.loads(problem))
 
 
 def read(path: Path) -> Table:
@@ -160,36 +179,48 @@ def read(path: Path) -> Table:
 
 
 def structure(table: Mapping[str, Any]) -> RunConfig:
-    """Turn a table into a config. The names, combinations and parameters of the components are not looked at yet.
+    """Turn a table into a config; `table` is its inverse. The registry is not asked about components yet.
 
     Raises:
         ConfigError: naming every unknown key (with a suggestion), missing table and illegal value.
     """
+    parts = parse(table)
+    if parts.problems or parts.input is None:
+        raise ConfigError(parts.problems)
+    return RunConfig(**parts.numbers, **parts.components, input=parts.input)  # type: ignore[arg-type]
+
+
+@attrs.frozen(kw_only=True)
+class Parts:
+    """What could be read of a table, and what is wrong with the rest."""
+
+    numbers: dict[str, int]
+    components: dict[str, ComponentConfig]
+    input: InputConfig | None
+    problems: list[str]
+
+
+def parse(table: Mapping[str, Any]) -> Parts:
+    """Read as much of a table as there is sense in, and collect the problems."""
     known = [p.name for p in parameters(RunConfig)] + [*ROLES, "input"]
     problems = [f"unknown key {key!r}; {_hint(key, known)}" for key in table if key not in known]
-    scalars = {key: value for key, value in table.items() if key in known and key not in (*ROLES, "input")}
-    problems += _problems(RunConfig, scalars)
+    numbers = {key: value for key, value in table.items() if key in known and key not in (*ROLES, "input")}
+    problems += _problems(RunConfig, numbers)
 
-    components = {}
-    for role in ROLES:
-        if role in table:
-            components[role] = _component(role, table[role], problems)
-        elif role != "sde":
-            problems.append(f"[{role}] is missing: name the {role}, as in `[{role}]` and `name = \"...\"`")
+    components = {role: _component(role, table[role], problems) for role in ROLES if role in table}
+    problems += [f"[{role}] is missing: name one" for role in ROLES if role not in table and role != "sde"]
 
-    subject = table.get("input")
-    if subject is None:
-        problems.append("[input] is missing: give it a source, an image or a measurement")
-    elif not isinstance(subject, Mapping):
-        problems.append(f"[input] must be a table (got {subject!r})")
-    elif wrong := _problems(InputConfig, subject):
+    subject = None
+    values = table.get("input")
+    if not isinstance(values, Mapping):
+        problems.append(f"[input] must be a table with a source, an image or a measurement (got {values!r})")
+    elif wrong := _problems(InputConfig, values):
         problems += [f"[input] {problem}" for problem in wrong]
     else:
-        subject = InputConfig(**subject)
+        subject = InputConfig(**values)
         problems += subject.problems()
-    if problems:
-        raise ConfigError(problems)
-    return RunConfig(**scalars, **components, input=subject)  # type: ignore[arg-type]
+    named = {role: component for role, component in components.items() if component is not None}
+    return Parts(numbers=numbers, components=named, input=subject, problems=problems)
 
 
 def _component(role: str, value: object, problems: list[str]) -> ComponentConfig | None:

@@ -19,27 +19,25 @@ _QUOTED = re.compile(r'"(\\.|[^"\\])*"|' + r"'[^']*'")
 
 
 def layered(base: Mapping[str, Any], file: Mapping[str, Any]) -> Table:
-    """A file over the demo: each table that the file has replaces the demo's as a whole, since a table stands for itself."""
+    """A file over the demo: each table of the file replaces the demo's as a whole, since a table stands for itself."""
     return {**copy.deepcopy(dict(base)), **copy.deepcopy(dict(file))}
 
 
 def overridden(table: Mapping[str, Any], assignments: Iterable[Assignment]) -> Table:
     """Flags over a table.
 
-    Parameters belong to the component they were written for: naming another one drops them. In [input] a new image drops the old
-    one, and a new noise level the old one.
+    Parameters belong to the component they were written for: naming another one drops them. In [input] a new image
+    drops the old one, and a new noise level the old one.
     """
-    result = copy.deepcopy(dict(table))
-    # Names come first, so that `--set` reaches the component that is named on the same line.
-    for path, value in sorted(assignments, key=lambda assignment: not _names_a_component(assignment[0])):
-        if _names_a_component(path):
-            role = path[0]
-            if _as_table(result.get(role, {})).get("name") != value:
-                result[role] = {"name": value}
-            continue
-        if path[0] == "input":
+    result, assignments = copy.deepcopy(dict(table)), list(assignments)
+    for path, value in assignments:
+        if _names_a_component(path) and _as_table(result.get(path[0], {})).get("name") != value:
+            result[path[0]] = {"name": value}
+        if path[0] == "input" and isinstance(result.get("input"), dict):
+            # Only what lies below gives way; two rivals among the flags are for `structure` to refuse.
             for rival in RIVALS.get(path[-1], ()):
-                _as_table(result.get("input", {})).pop(rival, None)
+                result["input"].pop(rival, None)
+    for path, value in assignments:
         _put(result, path, value)
     return result
 
@@ -47,7 +45,7 @@ def overridden(table: Mapping[str, Any], assignments: Iterable[Assignment]) -> T
 def parse_assignment(text: str) -> Assignment:
     """Read `role.key=value`.
 
-    The value is a TOML literal, `3`, `0.5`, `true`, `[1, 2]`, `"text"`; a bare word, or anything that does not start like a literal, is a string.
+    The value is a TOML literal, `3`, `0.5`, `true`, `[1, 2]`, `"text"`; what does not start like one is a string.
 
     Raises:
         ConfigError: if it is not of that form.

@@ -1,0 +1,181 @@
+"""Parallel-beam line integrals: computed tomography."""
+
+from __future__ import annotations
+
+import functools
+import math
+import warnings
+from typing import Any
+
+import attrs
+import numpy as np
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from scoreplug.operator import BaseLinearOperator
+from scoreplug.param import param
+from scoreplug_builtin.operators._image import Constant, OnImage
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Radon(OnImage, BaseLinearOperator):
+    r"""A x = integrals of x over strips, channel by channel, (B, C, H, W) -> (B, C, angles, detectors).
+
+    Pixels are unit squares of constant value and detectors are bins of unit width, so that
+
+        y(theta, j) = int x(u, v) [ |u cos theta + v sin theta - (j - detectors // 2)| <= 1/2 ] du dv,
+
+    u to the right and v upwards from the centre of the pixel (H // 2, W // 2). The weights are exact areas of overlap
+    of pixel and strip: every angle sees the whole mass of the image, as far as the detector reaches. Units are data
+    times pixel.
+
+    Axis, detector positions and sense of rotation are those of `skimage.transform.radon(circle=False)`, whose
+    sinogram is y transposed. That one sums samples of the bilinearly interpolated image along rays; both
+    smooth by the same 1/6 pixel^2 across the ray, and the two differ by 0.02 % on a Gaussian blob of 6 pixels, by 0.3 %
+    on a Shepp-Logan phantom of 64 x 64 pixels.
+
+    The sparse matrix is made once for each geometry and stored beside its transpose: the adjoint is the transpose,
+    entry by entry. The norm is found by power iteration.
+
+    Raises:
+        ValueError: if there is no angle, or one that is not finite.
+
+    References:
+        Kak, Slaney: Principles of Computerized Tomographic Imaging. IEEE Press 1988, chapters 3 and 7.
+    """
+
+    angles: int | tuple[float, ...] = param(
+        30, unit="degree", doc="theta, counter-clockwise; a number n is n angles at equal distances in [0, 180)"
+    )
+    detectors: int | None = param(
+        None, ge=1, unit="pixel", doc="number of detector bins; none covers the image's diagonal"
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not self.degrees or not all(map(math.isfinite, self.degrees)):
+            raise ValueError(f"angles must be a number >= 1 or finite degrees, at least one (got {self.angles!r})")
+
+    @property
+    def degrees(self) -> tuple[float, ...]:
+        """theta in degrees, one by one."""
+        if isinstance(self.angles, tuple):
+            return tuple(map(float, self.angles))
+        return tuple(180 * i / self.angles for i in range(self.angles))
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        channels, height, width = self.image_shape
+        detectors = math.ceil(math.sqrt(2) * max(height, width)) if self.detectors is None else self.detectors
+        return channels, len(self.degrees), detectors
+
+    @functools.cached_property
+    def _matrices(self) -> tuple[Constant, Constant]:
+        _, height, width = self.image_shape
+        return _projector(height, width, self.degrees, self.output_shape[2])
+
+    def forward(self, x: Tensor) -> Tensor:
+        A, At = (matrix.like(x) for matrix in self._matrices)
+        return self._apply(x, A, At, self.output_shape)
+
+    def transpose(self, y: Tensor) -> Tensor:
+        A, At = (matrix.like(y) for matrix in self._matrices)
+        return self._apply(y, At, A, self.input_shape)
+
+    def _apply(self, x: Tensor, matrix: Tensor, transposed: Tensor, shape: tuple[int, ...]) -> Tensor:
+        rows = x.reshape(x.shape[0] * x.shape[1], -1)
+        return _SparseProduct.apply(rows, matrix, transposed).reshape(-1, *shape)  # type: ignore[no-untyped-call]
+
+    def filtered_backprojection(self, y: Tensor) -> Tensor:
+        """The inverse for many angles: x = dtheta A^T (ramp * y), with the ramp of Kak and Slaney, eq. (3.61).
+
+        dtheta is the mean distance of neighbouring angles modulo 180 degrees. The largest gap is left out of the
+        mean: if it is the missing wedge of a limited scan, no angle stands for it. For n equispaced angles dtheta =
+        pi / n, as in `skimage.transform.iradon`.
+
+        Args:
+            y: (B, *output_shape).
+
+        Returns:
+            (B, *input_shape).
+        """
+        n = y.shape[-1]
+        size = 2 ** math.ceil(math.log2(2 * n))  # zeros beyond the detector, or the circular convolution would wrap
+        k = torch.fft.fftfreq(size, 1 / size, dtype=torch.float64, device="cpu")
+        ramp = torch.where(k % 2 == 1, -1 / (math.pi * torch.where(k == 0, 1, k)) ** 2, 0.0)
+        ramp[0] = 1 / 4
+        gain = torch.fft.rfft(ramp).real.to(y)
+        filtered = torch.fft.irfft(torch.fft.rfft(y, size) * gain, size)[..., :n]
+        return self.adjoint(filtered) * _angular_spacing(self.degrees)
+
+    def baseline(self, y: Tensor) -> Tensor:
+        """The classical reconstruction, `filtered_backprojection`."""
+        return self.filtered_backprojection(y)
+
+
+class _SparseProduct(torch.autograd.Function):
+    """x -> x M^T for rows x and a sparse M. Its gradient is the product with the stored M^T, differentiable in turn."""
+
+    @staticmethod
+    def forward(x: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:
+        del transposed
+        return (matrix @ x.T).T.contiguous()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        del output
+        _, ctx.matrix, ctx.transposed = inputs
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _SparseProduct.apply(gradients[0], ctx.transposed, ctx.matrix), None, None  # type: ignore[no-untyped-call]
+
+
+@functools.lru_cache(maxsize=4)
+def _projector(height: int, width: int, degrees: tuple[float, ...], detectors: int) -> tuple[Constant, Constant]:
+    """The matrix (angles * detectors, H * W) and its transpose, in compressed rows."""
+    u = np.tile(np.arange(width) - width // 2, height)
+    v = np.repeat(height // 2 - np.arange(height), width)
+    rows, columns, weights = [], [], []
+    for i, theta in enumerate(np.deg2rad(degrees)):
+        centre = u * np.cos(theta) + v * np.sin(theta) + detectors // 2
+        for offset in (-1, 0, 1):  # a pixel's shadow is at most sqrt(2) wide: it reaches no other bins
+            j = np.rint(centre).astype(np.int64) + offset
+            weight = _shadow(j + 0.5 - centre, theta) - _shadow(j - 0.5 - centre, theta)
+            seen = (weight > 1e-14) & (j >= 0) & (j < detectors)  # 1e-14: rounding at the shadow's rim
+            rows.append(i * detectors + j[seen])
+            columns.append(np.flatnonzero(seen))
+            weights.append(weight[seen])
+    entries = np.concatenate(weights), (np.concatenate(rows), np.concatenate(columns))
+    matrix = scipy.sparse.csr_array(entries, shape=(len(degrees) * detectors, height * width))
+    return Constant(_compressed_rows(matrix)), Constant(_compressed_rows(matrix.T.tocsr()))
+
+
+def _shadow(t: Any, theta: float) -> Any:
+    """The part of a unit square's shadow that falls below t: the integral of a trapezoid, two boxes convolved."""
+    a, b = sorted((abs(math.cos(theta)), abs(math.sin(theta))))
+    a = max(a, np.finfo(np.float64).eps)
+    rim = np.maximum((a + b) / 2 - np.abs(t), 0)
+    beyond = np.where(rim < a, rim**2 / (2 * a * b), (rim - a / 2) / b)
+    return np.where(t > 0, 1 - beyond, beyond)
+
+
+def _compressed_rows(matrix: Any) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+        # 32-bit indices: half the memory, and what MKL multiplies with; it would convert others at every product
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int32)),
+            torch.from_numpy(matrix.indices.astype(np.int32)),
+            torch.from_numpy(matrix.data),
+            size=matrix.shape,
+            dtype=torch.float64,
+            device="cpu",
+            check_invariants=True,
+        )
+
+
+def _angular_spacing(degrees: tuple[float, ...]) -> float:
+    ordered = sorted(d % 180 for d in degrees)
+    gaps = sorted(b - a for a, b in zip(ordered, [*ordered[1:], ordered[0] + 180], strict=True))
+    return math.radians(math.fsum(gaps[:-1]) / (len(gaps) - 1) if len(gaps) > 1 else 180)

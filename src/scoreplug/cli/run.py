@@ -1,0 +1,183 @@
+"""`scoreplug run`: the demo, a config, or a config with other components."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from scoreplug.run.config import RunConfig
+    from scoreplug.run.overrides import Assignment
+    from scoreplug.run.result import Result
+
+_COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
+
+
+@click.command("run")
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.option("--model", metavar="NAME", help="Prior: a registered name, or a .safetensors file of `scoreplug train`.")
+@click.option("--sde", metavar="NAME", help="Forward process; by default the model's own.")
+@click.option("--operator", metavar="NAME", help="Forward operator A of y = A x + noise.")
+@click.option("--conditioner", metavar="NAME", help="How the measurement is used.")
+@click.option("--sampler", metavar="NAME", help="How the reverse SDE is integrated.")
+@click.option("--set", "settings", metavar="ROLE.KEY=VALUE", multiple=True, help="Any parameter; may be repeated.")
+@click.option("--image", metavar="PATH", help="Measure this image (.npy, .npz, .png, .tif) and reconstruct it.")
+@click.option("--measurement", metavar="PATH", help="Reconstruct from this measurement (.npy, .npz).")
+@click.option("--samples", type=int, metavar="N", help="Number of posterior samples.")
+@click.option("--seed", type=int, metavar="N", help="Of the sampling noise.")
+@click.option("--device", metavar="NAME", help="Where the model runs, as torch names it: cpu, cuda, mps.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run directory; by default runs/<time>-<components>.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print config and cost, and sample nothing.")
+def run(config: Path | None, *, settings: tuple[str, ...], out: Path | None, dry_run: bool, **flags: Any) -> None:
+    """Draw posterior samples.
+
+    Without arguments: the demo, sparse-view tomography of a phantom. A CONFIG file replaces the demo's tables, and
+    options change what the file says. Naming another component drops the parameters of the one before.
+
+    \b
+    scoreplug run
+    scoreplug run --operator inpainting --set operator.mask=random
+    scoreplug run --image photo.png --set input.data_range=[0,255]
+    scoreplug run --measurement y.npy --set input.noise_std=0.05
+    scoreplug run config.toml --samples 16 --set sampler.steps=500
+    """
+    from scoreplug.run.config import demo, read
+    from scoreplug.run.overrides import layered, overridden
+    from scoreplug.run.resolve import resolve
+    from scoreplug.run.store import RunFolder
+
+    if out is not None:
+        RunFolder(out).check()
+    table = layered(demo(), read(config)) if config else demo()
+    resolved = resolve(overridden(table, _assignments(flags, settings)))
+    folder = _default_folder(resolved) if out is None else out
+    with _plain_warnings():
+        if dry_run:
+            _rehearse(resolved, folder)
+        else:
+            _sample(resolved, folder)
+
+
+command = run
+
+
+def _assignments(flags: dict[str, Any], settings: tuple[str, ...]) -> list[Assignment]:
+    """The options in the form of `--set`."""
+    from scoreplug.run.config import ConfigError
+    from scoreplug.run.overrides import parse_assignment
+
+    paths = {
+        **{role: (role, "name") for role in _COMPONENTS},
+        **{key: ("input", key) for key in ("image", "measurement")},
+        **{key: (key,) for key in ("samples", "seed")},
+        "device": ("model", "device_name"),
+    }
+    found: list[Assignment] = [(paths[key], value) for key, value in flags.items() if value is not None]
+    problems: list[str] = []
+    for text in settings:
+        try:
+            found.append(parse_assignment(text))
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _sample(config: RunConfig, folder: Path) -> None:
+    from scoreplug.run.runner import RunError, run
+
+    try:
+        with _progress_bar() as progress:
+            result = run(config, folder, progress=progress)
+    except RunError as error:
+        if click.get_current_context().find_root().params.get("traceback"):
+            raise
+        raise click.ClickException(str(error)) from error
+    _summarize(result, folder)
+
+
+def _rehearse(config: RunConfig, folder: Path) -> None:
+    from scoreplug.run.plan import plan
+    from scoreplug.run.provenance import checksums
+    from scoreplug.run.rehearse import rehearse
+    from scoreplug.run.setup import setup_of
+    from scoreplug.run.store import RunFolder
+
+    RunFolder(folder).check()
+    files = checksums(config)
+    setup, n = setup_of(config.problem, files), config.samples
+    cost = rehearse(setup)
+    click.echo(config.to_toml())
+    click.echo(f"# {n} samples in {len(plan(config, files))} chunks, to {folder}")
+    rows = [
+        ("network evaluations", cost.evaluations),
+        ("vjps", cost.vjps),
+        ("A", cost.forwards),
+        ("A^T", cost.adjoints),
+    ]
+    for name, each in rows:
+        click.echo(f"# {name}: {each} per sample, {n * each} in all")
+
+
+def _summarize(result: Result, folder: Path) -> None:
+    metrics, cost = result.metrics, result.cost
+    click.echo(f"run directory: {folder}")
+    rows = [("posterior mean", metrics["posterior_mean"]), ("average of samples", metrics["average_of_samples"])]
+    if result.baseline is not None:
+        rows.append((result.baseline.name, metrics["baseline"]))
+    click.echo(f"{'':24}{'PSNR (dB)':>10}{'SSIM':>8}{'residual/noise':>16}")
+    for name, entry in rows:
+        psnr, ssim, residual = (entry[key] for key in ("psnr", "ssim", "residual"))
+        click.echo(f"{name:24}{_cell(psnr, 10, 2)}{_cell(ssim, 8, 3)}{_cell(residual, 16, 2)}")
+    click.echo(
+        f"{cost['evaluations_per_sample']:.0f} network evaluations and {cost['vjps_per_sample']:.0f} vjps per sample, "
+        f"{cost['sampling_seconds']:.1f} s"
+    )
+
+
+def _cell(value: float | None, width: int, digits: int) -> str:
+    return f"{'-' if value is None else f'{value:.{digits}f}':>{width}}"
+
+
+def _default_folder(config: RunConfig) -> Path:
+    from datetime import datetime
+
+    names = (config.model, config.operator, config.conditioner, config.sampler)
+    # A full id, dist:name, is no name for a folder everywhere.
+    parts = [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), *(c.name.replace(":", "_") for c in names)]
+    return Path("runs") / "-".join(parts)
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[float], None] | None]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("sampling"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("sampling", total=1.0)
+        yield lambda fraction: bar.update(task, completed=fraction)
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings in one line each, without the place in the code that issued them."""
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        del category
+        click.echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield

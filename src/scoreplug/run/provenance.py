@@ -1,0 +1,69 @@
+"""Where a result comes from: versions, plugins, checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from scoreplug import registry
+from scoreplug.run.config import RunConfig
+
+_PACKAGES = ("scoreplug", "torch", "numpy", "scipy", "scikit-image")
+
+
+def provenance(files: Mapping[str, str], *, started: datetime, finished: datetime) -> dict[str, Any]:
+    """What made the run.
+
+    Args:
+        files: checksums of the files that went in, by path.
+        started, finished: with their time zone.
+    """
+    return {
+        "started": started.isoformat(timespec="seconds"),
+        "finished": finished.isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version(name) for name in _PACKAGES},
+        "plugins": [_plugin(plugin) for plugin in registry.plugins()],
+        "sha256": dict(files),
+    }
+
+
+def checksums(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of every file that the config names, by path."""
+    return {path: sha256(path) for path in sorted({text for text in _strings(config.table) if _is_file(text)})}
+
+
+def sha256(path: str) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plugin(plugin: registry.Plugin) -> dict[str, Any]:
+    origin = plugin.origin()
+    facts: dict[str, Any] = {"name": plugin.name, "version": plugin.version, "state": plugin.state}
+    if origin is not None:
+        facts |= {"commit": origin.commit, "editable": origin.editable}
+    return facts
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(inner)
+
+
+def _is_file(text: str) -> bool:
+    # "radon" may be the name of a component and, by chance, of a file here; only what looks like a path is one.
+    try:
+        return Path(text).suffix != "" and Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or with a null character
+        return False

@@ -1,0 +1,301 @@
+"""The verbs that look at the registry, and what all verbs have in common: suggestions, exit codes, one line per error."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from scoreplug import registry
+from scoreplug.registry.specs import KINDS
+
+FAILING = """
+from scoreplug import SamplerSpec, hookimpl
+def not_value(): raise {error}
+@hookimpl
+def scoreplug_components():
+    yield SamplerSpec(name="failing", summary="s", factory="fake_failing_code:Thing")
+"""
+
+
+@pytest.fixture
+def broken(site):
+    """Two plugins that do not load, and one that asks for another scoreplug."""
+    site.install("fake-bad", {"fake_bad": "import no_such_module"}, {"it": "fake_bad"})
+    site.install("fake-exit", {"fake_exit": "raise SystemExit('bye')"}, {"it": "fake_exit"})
+    site.install("fake-later", {"fake_later": ""}, {"it": "fake_later"}, requires=["scoreplug>=99"])
+
+
+# list
+
+
+def test_list_names_every_component_with_its_kind(scoreplug):
+    lines = scoreplug("list").stdout.splitlines()
+
+    assert lines[0].split() == ["KIND", "NAME", "SUMMARY"]
+    assert [line.split()[:2] for line in lines[1:]] == [[c.spec.kind, c.name] for c in registry.components()]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_takes_a_kind(scoreplug, kind):
+    result = scoreplug("list", kind)
+
+    assert result.exit_code == 0
+    assert {line.split()[0] for line in result.stdout.splitlines()[1:]} <= {kind}
+
+
+def test_list_json_has_the_whole_spec(scoreplug):
+    dps = next(item for item in json.loads(scoreplug("list", "conditioner", "--json").stdout) if item["name"] == "dps")
+
+    assert (dps["id"], dps["state"], dps["plugin"], dps["vjp"]) == ("scoreplug:dps", "ok", "scoreplug", True)
+    assert dps["references"] == ["arXiv:2209.14687"]
+
+
+def test_list_refuses_an_unknown_kind_with_a_suggestion(scoreplug):
+    result = scoreplug("list", "samplers")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "Error: unknown kind 'samplers'; did you mean 'sampler'?\n"
+
+
+def test_list_shows_shadowed_and_ambiguous_components_under_their_full_ids(site, scoreplug):
+    site.install_samplers("fake-a", "name='em', summary='s'", "name='same', summary='s'", module="fake_a")
+    site.install_samplers("fake-b", "name='same', summary='s'", module="fake_b")
+    lines = scoreplug("list", "sampler").stdout.splitlines()
+
+    assert any("fake-a:em " in line and line.endswith("shadowed: 'em' is built in") for line in lines)
+    for name in ("fake-a:same ", "fake-b:same "):
+        assert any(name in line and line.endswith("ambiguous: several plugins have a 'same'") for line in lines)
+
+
+@pytest.mark.usefixtures("broken")
+def test_list_goes_on_without_broken_plugins_and_says_so_once(scoreplug):
+    result = scoreplug("list", "--json")
+
+    assert result.exit_code == 0
+    assert [item["name"] for item in json.loads(result.stdout)] == [s.name for s in registry.list()]
+    assert result.stderr == "scoreplug: 3 plugins failed to load; see `scoreplug plugins`\n"
+
+
+# plugins
+
+
+@pytest.mark.usefixtures("broken")
+def test_plugins_shows_state_and_reason_of_each(scoreplug):
+    result = scoreplug("plugins")
+    rows = {line.split()[0]: line for line in result.stdout.splitlines()}
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "failed (import)" in rows["fake-bad"]
+    assert rows["fake-bad"].endswith("ModuleNotFoundError: No module named 'no_such_module'")
+    assert rows["fake-exit"].endswith("SystemExit: bye")
+    assert "incompatible" in rows["fake-later"]
+    assert "needs scoreplug>=99 (this is" in rows["fake-later"]
+    assert " ok " in rows["scoreplug"]
+    assert "Traceback" not in result.stdout
+
+
+@pytest.mark.usefixtures("broken")
+def test_plugins_verbose_adds_the_tracebacks(scoreplug):
+    text = scoreplug("plugins", "-v").stdout
+
+    assert text.count("Traceback (most recent call last)") == 2
+    assert "fake_bad.py" in text
+
+
+@pytest.mark.usefixtures("broken")
+def test_plugins_failed_and_json(scoreplug):
+    shown = json.loads(scoreplug("plugins", "--failed", "--json").stdout)
+
+    assert [plugin["name"] for plugin in shown] == ["fake-bad", "fake-exit", "fake-later"]
+    assert [plugin["phase"] for plugin in shown] == ["import", "import", None]
+    assert shown[2]["requirement"].startswith("scoreplug>=99")
+
+
+def test_plugins_shows_where_a_plugin_comes_from(site, scoreplug):
+    record = '{"url": "https://x.org/p.git", "vcs_info": {"vcs": "git", "commit_id": "ab12"}}'
+    site.install("fake-vcs", {"fake_vcs": ""}, {"it": "fake_vcs"}, direct_url=record)
+    (shown,) = [p for p in json.loads(scoreplug("plugins", "--json").stdout) if p["name"] == "fake-vcs"]
+
+    assert (shown["url"], shown["commit"]) == ("https://x.org/p.git", "ab12")
+    assert "https://x.org/p.git at ab12" in scoreplug("plugins").stdout
+
+
+# show
+
+
+def test_show_has_the_parameters_as_they_are_declared(scoreplug):
+    result = scoreplug("show", "em")
+    (steps,) = [line for line in result.stdout.splitlines() if line.startswith("steps")]
+
+    assert result.exit_code == 0
+    assert steps.split()[:5] == ["steps", "int", "1000", ">=", "1"]
+    assert "id          scoreplug:em" in result.stdout
+    assert "arXiv:2011.13456" in result.stdout
+
+
+def test_show_json_has_defaults_ranges_and_choices(scoreplug):
+    shown = json.loads(scoreplug("show", "scoreplug:em", "--json").stdout)
+    parameters = {parameter["name"]: parameter for parameter in shown["parameters"]}
+
+    assert (parameters["steps"]["default"], parameters["steps"]["range"]) == (1000, ">= 1")
+    assert "uniform" in parameters["grid"]["choices"]
+    assert shown["factory"] == "scoreplug_builtin.samplers.em:EulerMaruyama"
+
+
+@pytest.mark.parametrize("component", registry.components(), ids=lambda component: component.id)
+def test_show_knows_every_component(scoreplug, component):
+    assert scoreplug("show", component.name, "--kind", component.spec.kind).exit_code == 0
+
+
+def test_show_suggests_over_all_kinds(scoreplug):
+    result = scoreplug("show", "ancestrl")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith("Error: unknown component 'ancestrl'; did you mean 'ancestral'?")
+
+
+def test_show_asks_for_the_kind_where_several_have_the_name(site, scoreplug):
+    site.install_samplers("fake-a", "name='dps', summary='a sampler of that name'", module="fake_a")
+    result = scoreplug("show", "dps")
+
+    assert result.exit_code == 2
+    assert "add --kind conditioner or --kind sampler" in result.stderr
+    assert "a sampler of that name" in scoreplug("show", "dps", "--kind", "sampler").stdout
+
+
+def test_show_of_a_component_that_does_not_import_shows_the_spec_and_fails(site, scoreplug):
+    site.install("fake-failing", {"fake_failing": FAILING, "fake_failing_code": "1 / 0"}, {"it": "fake_failing"})
+    result = scoreplug("show", "failing")
+
+    assert result.exit_code == 1
+    assert "id          fake-failing:failing" in result.stdout
+    assert result.stderr.startswith("Error: sampler 'failing' of plugin 'fake-failing' is not usable")
+    assert "Traceback" not in result.stderr
+
+
+# what all verbs have in common
+
+
+@pytest.mark.parametrize("verb", ["list", "show", "plugins", "train", "run"])
+def test_help_of_every_verb(scoreplug, verb):
+    result = scoreplug(verb, "--help")
+
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: scoreplug {verb} [OPTIONS]")
+
+
+def test_help_lists_every_verb(scoreplug):
+    text = scoreplug("--help").stdout
+
+    assert [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines() if line[2:3].strip()] == [
+        "list",
+        "show",
+        "plugins",
+        "train",
+        "run",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("lst", "list"), ("plugin", "plugins"), ("trian", "train"), ("rnu", "run")]
+)
+def test_an_unknown_verb_is_answered_with_the_nearest(scoreplug, typed, meant):
+    """Over all verbs: click alone knows only those that are imported."""
+    result = scoreplug(typed)
+
+    assert result.exit_code == 2
+    assert f"no such command '{typed}'; did you mean '{meant}'?" in result.stderr
+
+
+def test_an_unknown_verb_without_a_near_one_is_answered_with_all(scoreplug):
+    assert "the commands are list, show, plugins, train, run" in scoreplug("qqqqqq").stderr
+
+
+def test_traceback_raises_the_error_itself(scoreplug):
+    result = scoreplug("--traceback", "show", "ancestrl")
+
+    assert isinstance(result.exception, registry.UnknownComponentError)
+
+
+@pytest.mark.usefixtures("broken")
+def test_strict_plugins_stops_at_a_broken_one(scoreplug):
+    result = scoreplug("--strict-plugins", "list")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: plugin 'fake-bad' did not load")
+
+
+@pytest.mark.usefixtures("broken")
+def test_no_plugins_leaves_the_builtin_one(scoreplug):
+    result = scoreplug("--no-plugins", "plugins", "--json")
+    states = {plugin["name"]: plugin["state"] for plugin in json.loads(result.stdout)}
+
+    assert states.pop("scoreplug") == "ok"
+    assert set(states.values()) == {"blocked"}
+
+
+@pytest.mark.usefixtures("broken")
+def test_p_no_blocks_a_plugin(scoreplug):
+    result = scoreplug("-p", "no:fake-bad", "-p", "no:fake-exit", "-p", "no:fake-later", "list")
+
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_p_with_a_name_that_is_not_there_says_so(scoreplug):
+    assert "no plugin 'fake-bad' is installed" in scoreplug("-p", "no:fake-bad", "list").stderr
+    assert "no plugin 'fake-bad' is installed" in scoreplug("-p", "no:fake-bad", "plugins").stderr
+
+
+def test_p_loads_a_file(tmp_path, scoreplug):
+    file = tmp_path / "fake_given.py"
+    file.write_text(FAILING.replace("failing", "from-a-file", 1))
+
+    assert "from-a-file" in scoreplug("-p", str(file), "list", "sampler").stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("fake-bad", "-p takes no:NAME"), ("nowhere.py", "there is no plugin file 'nowhere.py'")],
+)
+def test_other_values_of_p_are_refused(scoreplug, option, message):
+    result = scoreplug("-p", option, "list")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+
+
+@pytest.mark.usefixtures("broken")
+def test_the_environment_selects_too(scoreplug):
+    blocked = scoreplug("list", env={"SCOREPLUG_BLOCK": "fake-bad,fake-exit,fake-later"})
+    strict = scoreplug("list", env={"SCOREPLUG_STRICT": "1"})
+    wrong = scoreplug("list", env={"SCOREPLUG_STRICT": "yes"})
+
+    assert (blocked.exit_code, blocked.stderr) == (0, "")
+    assert strict.exit_code == 1
+    assert (wrong.exit_code, wrong.stderr) == (2, "Error: SCOREPLUG_STRICT is 1 (on) or 0 (off) (got 'yes')\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "message"),
+    [
+        (ValueError("steps must be >= 1"), 2, "Error: steps must be >= 1\n"),
+        (FileNotFoundError("no config 'x.toml'"), 2, "Error: no config 'x.toml'\n"),
+        (KeyError("grid"), 1, "Error: KeyError: 'grid' (`scoreplug --traceback ...` shows where)\n"),
+        (
+            RuntimeError("out of memory"),
+            1,
+            "Error: RuntimeError: out of memory (`scoreplug --traceback ...` shows where)\n",
+        ),
+    ],
+)
+def test_an_error_is_one_line_with_its_exit_code(scoreplug, monkeypatch, error, exit_code, message):
+    """2 for what the user gave, 1 for what went wrong on the way."""
+
+    def fail(kind=None):
+        raise error
+
+    monkeypatch.setattr(registry, "components", fail)
+    result = scoreplug("list")
+
+    assert (result.exit_code, result.stderr) == (exit_code, message)

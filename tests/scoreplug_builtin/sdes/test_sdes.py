@@ -1,0 +1,139 @@
+"""SDEs against the reference implementation, and against what alpha and sigma imply."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from scoreplug import registry
+from scoreplug.sde import BaseSDE
+
+GOLDEN = load_file(Path(__file__).parents[2] / "golden" / "score_sde.safetensors")
+NAMES = [spec.name for spec in registry.list("sde")]
+PUBLISHED = ["vp", "subvp", "ve"]
+
+# The reference computes in float32: 1.2e-7 relative per operation, some ten operations.
+FLOAT32 = {"rtol": 2e-5, "atol": 2e-6}
+
+
+def golden(name):
+    return GOLDEN[name].double()
+
+
+def rows(coefficient):
+    return coefficient.reshape(-1, 1, 1, 1)
+
+
+@pytest.fixture
+def t():
+    return golden("t")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_kernel_and_the_coefficients_are_those_of_score_sde(name, t):
+    sde, x = registry.get_sde(name), golden("x")
+
+    torch.testing.assert_close(rows(sde.alpha(t)) * x, golden(f"{name}.marginal_prob.mean"), **FLOAT32)
+    torch.testing.assert_close(rows(sde.drift(t)) * x, golden(f"{name}.sde.drift"), **FLOAT32)
+    # score_sde takes 1 - exp(2 log alpha) in float32; at t = 1e-5 that is 1e-6 with an error of 6e-8, or 3 % of sigma
+    sharp = t > 1e-4 if name != "ve" else t >= 0
+    torch.testing.assert_close(sde.sigma(t)[sharp], golden(f"{name}.marginal_prob.std")[sharp], rtol=5e-4, atol=1e-6)
+    torch.testing.assert_close(sde.diffusion(t)[sharp], golden(f"{name}.sde.diffusion")[sharp], rtol=5e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_one_step_of_the_discrete_chain_is_that_of_score_sde(name, t):
+    sde, x = registry.get_sde(name), golden("x")
+    f, G = sde.discretize(t, 1000)
+
+    # sqrt(1 - b) x - x cancels in float32: an error of 1e-7 |x|
+    torch.testing.assert_close(rows(f) * x, golden(f"{name}.discretize.f"), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(G[1:], golden(f"{name}.discretize.G")[1:], rtol=5e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_reverse_processes_are_those_of_score_sde(name, t):
+    """Reverse drift f x - g^2 score, and half the score term for the probability flow."""
+    sde, x, score = registry.get_sde(name), golden("x"), golden("score")
+    f, g = rows(sde.drift(t)) * x, rows(sde.diffusion(t))
+    bounds = {"rtol": 1e-3, "atol": 1e-3}  # g^2 score reaches 1e4 under VE and cancels against f x under VP
+
+    torch.testing.assert_close(f - g**2 * score, golden(f"{name}.reverse_sde.sde.drift"), **bounds)
+    torch.testing.assert_close(f - g**2 * score / 2, golden(f"{name}.reverse_ode.sde.drift"), **bounds)
+    assert golden(f"{name}.reverse_ode.sde.diffusion").abs().max() == 0
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_reverse_chains_are_those_of_score_sde(name, t):
+    """Reverse f - G^2 score, and half the score term with no noise for the flow."""
+    sde, x, score = registry.get_sde(name), golden("x"), golden("score")
+    f, G = sde.discretize(t, 1000)
+    bounds = {"rtol": 1e-3, "atol": 1e-4}
+
+    f, G = rows(f) * x, rows(G)
+    torch.testing.assert_close(f - G**2 * score, golden(f"{name}.reverse_sde.discretize.f"), **bounds)
+    torch.testing.assert_close(f - G**2 * score / 2, golden(f"{name}.reverse_ode.discretize.f"), **bounds)
+    torch.testing.assert_close(G.flatten()[1:], golden(f"{name}.reverse_sde.discretize.G")[1:], rtol=5e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_prior_density_is_that_of_score_sde(name):
+    torch.testing.assert_close(
+        registry.get_sde(name).prior_log_density(golden("z")), golden(f"{name}.prior_logp"), rtol=1e-5, atol=1e-3
+    )
+
+
+def test_the_discrete_tables_are_those_of_score_sde():
+    vp, ve = registry.get_sde("vp"), registry.get_sde("ve")
+    index = (torch.arange(1000, dtype=torch.float64) + 1e-6) / 999  # the middle of nowhere: floor must find the index
+
+    f, G = vp.discretize(index, 1000)
+    torch.testing.assert_close(G**2, golden("vp.discrete_betas"), rtol=1e-6, atol=1e-10)
+    torch.testing.assert_close((1 + f).cumprod(0), golden("vp.sqrt_alphas_cumprod"), rtol=1e-5, atol=0)
+    _, G = ve.discretize(index, 1000)
+    torch.testing.assert_close((G**2).cumsum(0).sqrt(), golden("ve.discrete_sigmas"), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drift_and_diffusion_follow_from_the_kernel(name):
+    """f = d log alpha / dt and g^2 = alpha^2 d(level^2)/dt, by the base class's automatic differentiation."""
+    sde = registry.get_sde(name)
+    t = torch.linspace(sde.t_min, 1, 17, dtype=torch.float64)
+
+    # 1 - alpha^2 keeps 1e-16 / sigma^2 of relative accuracy; sigma^2 >= 1e-10 at t_min
+    torch.testing.assert_close(sde.drift(t), BaseSDE.drift(sde, t), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(sde.diffusion(t), BaseSDE.diffusion(sde, t), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_time_of_inverts_the_noise_level(name):
+    sde = registry.get_sde(name)
+    t = torch.linspace(sde.t_min, 1, 17, dtype=torch.float64)
+
+    torch.testing.assert_close(sde.time_of(sde.level(t)), t, rtol=1e-9, atol=1e-12)
+    # the generic inverse bisects t in [0, 1] to 2^-60
+    torch.testing.assert_close(BaseSDE.time_of(sde, sde.level(t)), t, rtol=1e-9, atol=1e-12)
+
+
+def test_a_process_that_gives_only_its_kernel_gets_the_rest():
+    class Flow(BaseSDE):
+        t_min = 1e-3
+
+        def alpha(self, t):
+            return 1 - t
+
+        def sigma(self, t):
+            return t
+
+    sde, t = Flow(), torch.tensor(0.3, dtype=torch.float64)
+
+    assert math.isclose(sde.drift(t), -1 / 0.7, rel_tol=1e-12)
+    assert math.isclose(sde.diffusion(t) ** 2, 2 * 0.3 / 0.7, rel_tol=1e-12)
+    assert math.isclose(sde.time_of(sde.level(t)), 0.3, rel_tol=1e-12)
+
+
+def test_levels_that_do_not_rise_are_refused():
+    with pytest.raises(ValueError, match=r"sigma_max must be > sigma_min = 2\.0 \(got 1\.0\)"):
+        registry.get_sde("ve", sigma_min=2.0, sigma_max=1.0)
