@@ -137,7 +137,7 @@ def test_other_files_are_refused(tmp_path, content, message):
 def test_anything_but_a_state_dict_is_refused(tmp_path, value, found):
     torch.save(value, tmp_path / "w.pt")
 
-    with pytest.raises(CheckpointError, match=f"is not a state dict.* {found}"):
+    with pytest.raises(CheckpointError, match=f"is not a state dict.*{found}"):
         load_state_dict(tmp_path / "w.pt")
 
 

@@ -195,9 +195,9 @@ def test_a_converter_runs_before_the_check():
 
     check(Converted, {"size": 3}, name="converted")
     assert Converted(size=3).size == (3, 3)
-    with pytest.raises(ParameterError, match="size cannot be 1.5: 'float' object is not iterable"):
+    with pytest.raises(ParameterError, match=r"size cannot be 1.5: 'float' object is not iterable"):
         check(Converted, {"size": 1.5}, name="converted")
-    with pytest.raises(ParameterError, match="size must be >= 1 .got 0."):
+    with pytest.raises(ParameterError, match=r"size must be >= 1 \(got 0\)"):
         check(Converted, {"size": 0}, name="converted")
 
 
@@ -234,7 +234,7 @@ def test_a_table_needs_a_name():
 
 @pytest.mark.parametrize("value", [3, 0.5, True, ("vp",), ["vp"]], ids=repr)
 def test_a_number_or_a_list_is_no_component(value):
-    with pytest.raises(ParameterError, match="sde must be the name of a sde, or a table .*, or an object"):
+    with pytest.raises(ParameterError, match=r"sde must be the name of a sde, or a table .*, or an object"):
         Outer(sde=value)
     with pytest.raises(ParameterError, match="sde must be the name of a sde"):
         check(Outer, {"sde": value}, name="outer")

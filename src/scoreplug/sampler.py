@@ -189,14 +189,13 @@ def time_grid(sde: SDE, steps: int, grid: Literal["uniform", "quadratic", "rho"]
     r = torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu")
     ends = torch.tensor([1.0, sde.t_min], dtype=torch.float64, device="cpu")
     if grid == "uniform":
-        start, end = ends
-        return start + r * (end - start)
-    if grid == "quadratic":
-        start, end = ends.sqrt()
-        return (start + r * (end - start)) ** 2
-    start, end = (sde.sigma(ends) / sde.alpha(ends)) ** (1 / rho)
-    times = sde.time_of((start + r * (end - start)) ** rho)
-    times[0], times[-1] = ends  # exact, whatever rounding the inverse has
+        times = torch.lerp(ends[0], ends[1], r)
+    elif grid == "quadratic":
+        times = torch.lerp(ends[0].sqrt(), ends[1].sqrt(), r) ** 2
+    else:
+        roots = (sde.sigma(ends) / sde.alpha(ends)) ** (1 / rho)
+        times = sde.time_of(torch.lerp(roots[0], roots[1], r) ** rho)
+    times[0], times[-1] = ends  # exact, whatever the rounding in between
     return times
 
 

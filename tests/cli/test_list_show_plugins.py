@@ -1,4 +1,4 @@
-"""The verbs that look at the registry, and what all verbs have in common: suggestions, exit codes, one line per error."""
+"""The verbs that look at the registry, and what all verbs share: suggestions, exit codes, one line per error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scoreplug.registry.specs import KINDS
 
 FAILING = """
 from scoreplug import SamplerSpec, hookimpl
-def not_value(): raise {error}
 @hookimpl
 def scoreplug_components():
     yield SamplerSpec(name="failing", summary="s", factory="fake_failing_code:Thing")

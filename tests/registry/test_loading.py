@@ -34,7 +34,7 @@ BROKEN = {
     "bad name": ("components", HEAD + f"def scoreplug_components(): yield {SPEC.replace('x', 'X Y')}", "got 'X Y'"),
     "bad factory": (
         "components",
-        HEAD + f"def scoreplug_components(): yield {SPEC.replace('m:C', 'm.C')}",
+        HEAD + f"def scoreplug_components(): yield {SPEC.replace(':', '.')}",
         "got 'm.C'",
     ),
     "same name twice": ("components", HEAD + f"def scoreplug_components(): return [{SPEC}, {SPEC}]", "declared twice"),
@@ -155,7 +155,9 @@ def test_slow_imports_of_a_plugin_are_noted(site):
 
 def test_strict_raises_at_the_first_that_does_not_load(site):
     site.install("fake-bad", {"fake_bad": "import no_such_module"}, {"it": "fake_bad"})
-    with pytest.raises(PluginError, match="plugin 'fake-bad' did not load.*No module named 'no_such_module'") as caught:
+    with pytest.raises(
+        PluginError, match=r"plugin 'fake-bad' did not load.*No module named 'no_such_module'"
+    ) as caught:
         load(Selection(strict=True))
 
     assert caught.value.plugin == "fake-bad"

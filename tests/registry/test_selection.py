@@ -102,7 +102,7 @@ def test_other_options_are_refused(option):
 
 
 def test_a_file_that_does_not_exist_is_refused():
-    with pytest.raises(FileNotFoundError, match="no plugin file 'nowhere.py'"):
+    with pytest.raises(FileNotFoundError, match=r"no plugin file 'nowhere.py'"):
         Selection().with_options(["nowhere.py"])
 
 

@@ -44,19 +44,43 @@ class Normals:
             )
         return cls(mean=mean, eigenvalues=eigenvalues, basis=basis)
 
-    def log_density_and_score(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """log N(x; alpha m_k, P_k), (B, K), and its gradient in x, (B, K, n), for x of shape (B, n) and coefficients
-        () or (B,)."""
+    def at(self, x: Tensor, alpha: Tensor, sigma: Tensor) -> Perturbed:
+        """The distributions at a noise level, for x of shape (B, n) and coefficients () or (B,)."""
         alpha, sigma = (c.to(x).reshape(-1, 1, 1) for c in (alpha, sigma))
-        variances = alpha**2 * self.eigenvalues + sigma**2  # (B or 1, K, n or 1)
-        centred = x[:, None] - alpha * self.mean
-        w = self._to_basis(centred)
-        log_det = variances.log().expand(-1, -1, x.shape[1]).sum(2)
-        log_density = -0.5 * (x.shape[1] * math.log(2 * math.pi) + log_det + (w**2 / variances).sum(2))
-        return log_density, -self._from_basis(w / variances)
+        variances = alpha**2 * self.eigenvalues + sigma**2  # of P_k, (B or 1, K, n or 1)
+        w = self.to_basis(x[:, None] - alpha * self.mean)
+        return Perturbed(normals=self, alpha=alpha, variances=variances, w=w)
 
-    def _to_basis(self, x: Tensor) -> Tensor:
+    def to_basis(self, x: Tensor) -> Tensor:
+        """Q_k^T x_k, (B, K, n)."""
         return x if self.basis is None else torch.einsum("kji,bkj->bki", self.basis, x)
 
-    def _from_basis(self, w: Tensor) -> Tensor:
+    def from_basis(self, w: Tensor) -> Tensor:
+        """Q_k w_k, (B, K, n)."""
         return w if self.basis is None else torch.einsum("kij,bkj->bki", self.basis, w)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Perturbed:
+    """Closed forms at x and a noise level, with w = Q_k^T (x - alpha m_k)."""
+
+    normals: Normals
+    alpha: Tensor
+    variances: Tensor
+    w: Tensor
+
+    def log_density(self) -> Tensor:
+        """log N(x; alpha m_k, P_k), (B, K)."""
+        n = self.w.shape[2]
+        log_det = self.variances.log().expand(-1, -1, n).sum(2)
+        return -0.5 * (n * math.log(2 * math.pi) + log_det + (self.w**2 / self.variances).sum(2))
+
+    def score(self) -> Tensor:
+        """-P_k^{-1} (x - alpha m_k), (B, K, n)."""
+        return -self.normals.from_basis(self.w / self.variances)
+
+    def denoise(self) -> Tensor:
+        """m_k + alpha S_k P_k^{-1} (x - alpha m_k), (B, K, n). Tweedie's formula would cancel at large noise levels."""
+        return self.normals.mean + self.normals.from_basis(
+            self.alpha * self.normals.eigenvalues / self.variances * self.w
+        )

@@ -109,8 +109,8 @@ def attention_levels(resolutions: Iterable[int], size: int, levels: int) -> tupl
         if not 0 <= level < levels:
             there_are = ", ".join(f"{size / 2**k:g}" for k in range(levels))
             raise ValueError(
-                f"attention_resolutions: no level is near {resolution}; those of an image of {size} pixels with {levels} "
-                f"entries in channel_mult are {there_are} (got {tuple(found)})"
+                f"attention_resolutions: no level is near {resolution}; those of an image of {size} pixels with "
+                f"{levels} entries in channel_mult are {there_are} (got {tuple(found)})"
             )
     return tuple(sorted(set(found.values())))
 

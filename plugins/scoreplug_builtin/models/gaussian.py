@@ -20,7 +20,7 @@ from torch import Tensor
 from scoreplug import param
 from scoreplug.model import BaseModel
 from scoreplug.protocols import SDE
-from scoreplug_builtin.models._normals import Normals
+from scoreplug_builtin.models._normals import Normals, Perturbed
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -67,10 +67,14 @@ class Gaussian(BaseModel):
         return Normals.of(mean.expand(1, n), covariance)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
-        _, score = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
-        return score[:, 0].reshape(x.shape)
+        return self._at(x, t).score().reshape(x.shape)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return self._at(x, t).denoise().reshape(x.shape)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x), (B,), in nats."""
-        log_density, _ = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
-        return log_density[:, 0]
+        return self._at(x, t).log_density()[:, 0]
+
+    def _at(self, x: Tensor, t: Tensor) -> Perturbed:
+        return self.normals.at(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))

@@ -20,7 +20,7 @@ from torch import Tensor
 from scoreplug import param
 from scoreplug.model import BaseModel
 from scoreplug.protocols import SDE
-from scoreplug_builtin.models._normals import Normals
+from scoreplug_builtin.models._normals import Normals, Perturbed
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -76,18 +76,28 @@ class GaussianMixture(BaseModel):
     def log_weights(self) -> Tensor:
         """log w_k, (K,)."""
         K = len(self.normals.mean)
-        weights = torch.ones(K) if self.weights is None else torch.as_tensor(self.weights)
-        weights = weights.to(dtype=self.dtype, device=self.device)
+        weights = torch.as_tensor((1.0,) * K if self.weights is None else self.weights, dtype=self.dtype)
+        weights = weights.to(self.device)
         if weights.shape != (K,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {K} positive numbers (got {self.weights!r})")
         return (weights / weights.sum()).log()
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
-        log_density, score = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
-        responsibility = (self.log_weights + log_density).softmax(1)
-        return torch.einsum("bk,bkn->bn", responsibility, score).reshape(x.shape)
+        components = self._at(x, t)
+        return self._average(components, components.score()).reshape(x.shape)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        components = self._at(x, t)
+        return self._average(components, components.denoise()).reshape(x.shape)
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x), (B,), in nats."""
-        log_density, _ = self.normals.log_density_and_score(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
-        return (self.log_weights + log_density).logsumexp(1)
+        return (self.log_weights + self._at(x, t).log_density()).logsumexp(1)
+
+    def _average(self, components: Perturbed, of: Tensor) -> Tensor:
+        """sum_k r_k(x) of_k, (B, n)."""
+        responsibility = (self.log_weights + components.log_density()).softmax(1)
+        return torch.einsum("bk,bkn->bn", responsibility, of)
+
+    def _at(self, x: Tensor, t: Tensor) -> Perturbed:
+        return self.normals.at(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))

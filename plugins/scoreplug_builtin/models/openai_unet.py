@@ -179,7 +179,8 @@ class OpenAIUNet(NetworkModel):
         flags = DEFAULTS | {"channel_mult": usual_channel_mult(size)} | seen | told | preset | given
         levels = len(flags["channel_mult"])
         flags = {"attention_levels": usual_attention_levels(size, levels)} | flags
-        if self.attention_resolutions is not None:
+        # Resolutions in the file's metadata are those of the images it was trained on: its levels stand.
+        if self.attention_resolutions not in (None, told.get("attention_resolutions")):
             if self.attention_levels is not None:
                 raise self._error("attention_resolutions and attention_levels are two ways to say one thing: give one")
             try:

@@ -32,7 +32,7 @@ class Radon(OnImage, BaseLinearOperator):
 
     Axis, detector positions and sense of rotation are those of `skimage.transform.radon(circle=False)`, whose
     sinogram is y transposed. That one sums samples of the bilinearly interpolated image along rays; both
-    smooth by the same 1/6 pixel^2 across the ray, and the two differ by 0.02 % on a Gaussian blob of 6 pixels, by 0.3 %
+    smooth by 1/6 pixel^2 across oblique rays, and the two differ by 0.02 % on a Gaussian blob of 6 pixels, by 0.3 %
     on a Shepp-Logan phantom of 64 x 64 pixels.
 
     The sparse matrix is made once for each geometry and stored beside its transpose: the adjoint is the transpose,

@@ -12,7 +12,7 @@ References:
     Adler, Oektem: Solving ill-posed inverse problems using iterative deep neural networks. Inverse Problems 33, 2017,
     arXiv:1704.04058.
     Leuschner, Schmidt, Otero Baguer, Maass: LoDoPaB-CT, a benchmark dataset for low-dose computed tomography
-    reconstruction. Scientific Data 8, 2021, doi:10.1038/s41597-021-00893-z (the parameters above, in its library DIVal).
+    reconstruction. Scientific Data 8, 2021, doi:10.1038/s41597-021-00893-z; its library, DIVal, has these parameters.
 """
 
 from __future__ import annotations

@@ -153,10 +153,11 @@ def _load_image(path: Path) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         image, order = _load_array(path, None), "channels first"
     else:
-        from skimage import io
+        import imageio.v3 as imageio
 
         try:
-            image, order = np.asarray(io.imread(path)), "channels last"
+            # from bytes, since a reader that gives up on a path may leave the file open
+            image, order = imageio.imread(path.read_bytes(), extension=path.suffix.lower()), "channels last"
         except Exception as error:  # each format's reader has errors of its own
             raise DataError(f"{path}: cannot be read as an image ({error})") from error
     if image.ndim == 2:

@@ -45,8 +45,8 @@ def _refusal(
         return []
     others = _names(asking.kind, lambda spec: set(spec.needs) <= set(provides))  # type: ignore[attr-defined]
     givers = _names(giving.kind, lambda spec: set(needs) <= set(spec.provides))  # type: ignore[attr-defined]
-    advice = [f"a {asking.kind} without that need ({others})"] * bool(others)
-    advice += [f"a {giving.kind} that provides it ({givers})"] * bool(givers)
+    advice = [f"{_article(asking.kind)} without that need ({others})"] * bool(others)
+    advice += [f"{_article(giving.kind)} that provides it ({givers})"] * bool(givers)
     return [
         f"{asking.kind} {asking.name!r} needs {_article(giving.kind)} with {', '.join(missing)}; "
         f"{giving.name!r} provides {', '.join(provides) or 'nothing beyond the protocol'}"

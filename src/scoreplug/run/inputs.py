@@ -6,6 +6,7 @@ working directory.
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import Any
@@ -104,9 +105,10 @@ def _read(path: Path, key: str) -> np.ndarray:
     if not path.is_file():
         raise ConfigError([f"there is no file {str(path)!r}"])
     try:
+        content = io.BytesIO(path.read_bytes())  # some readers leave a file open when they give up
         if path.suffix not in (".npy", ".npz"):
-            return _read_picture(path)
-        loaded = np.load(path, allow_pickle=False)
+            return _read_picture(content)
+        loaded = np.load(content, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
@@ -122,12 +124,12 @@ def _read(path: Path, key: str) -> np.ndarray:
         raise ConfigError([f"cannot read {str(path)!r}: {type(error).__name__}: {error}"]) from error
 
 
-def _read_picture(path: Path) -> np.ndarray:
+def _read_picture(content: io.BytesIO) -> np.ndarray:
     import skimage.io
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a file that is read with doubts is not read
-        picture = np.asarray(skimage.io.imread(path))
+        picture = np.asarray(skimage.io.imread(content))
     # Pixels come as (H, W) or (H, W, channels).
     return picture if picture.ndim == 2 else np.moveaxis(picture, -1, 0)
 

@@ -52,7 +52,7 @@ def resolve(table: Mapping[str, Any]) -> RunConfig:
     files = (parts.input.image, parts.input.measurement)
     image, measurement = (file and str(Path(file).absolute()) for file in files)
     subject = attrs.evolve(parts.input, image=image, measurement=measurement)
-    return RunConfig(**parts.numbers, **resolved, input=subject)
+    return RunConfig(**parts.numbers, **resolved, input=subject)  # type: ignore[arg-type]
 
 
 def takes(kind: str, name: str, parameter: str) -> bool:

@@ -34,6 +34,7 @@ STATE = "state.pt"
 WEIGHTS = "model.safetensors"
 LOG = "log.jsonl"
 
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 _REFERENCE_IMAGES = 512  # training images from which the linear reference is estimated
 
 
@@ -157,7 +158,7 @@ class Trainer:
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(settings, self.images, self.progress)
         self.adam.zero_grad()
-        with _own_generator(settings.seed, self.images):
+        with _seeded_dropout(self.module, settings.seed, self.images):
             loss = denoising_loss(self.model, self._images(numbers), self.config.levels, noise)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), settings.clip)
@@ -293,10 +294,17 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _own_generator(seed: int, images: int) -> Iterator[None]:
-    """Dropout can only draw from PyTorch's global generator: seed it for this step, and give it back as it was."""
-    with torch.random.fork_rng():
-        torch.random.manual_seed((seed + 0x9E3779B97F4A7C15 * (images + 1)) % 2**63)
+def _seeded_dropout(module: nn.Module, seed: int, images: int) -> Iterator[None]:
+    """Dropout draws from PyTorch's global generators only: seed them for this step, then put them back."""
+    if not any(isinstance(layer, _DROPOUTS) and layer.p > 0 for layer in module.modules()):
+        yield
+        return
+    device = next(module.parameters()).device
+    step_seed = int(np.random.SeedSequence((seed, images)).generate_state(1)[0])
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.default_generator.manual_seed(step_seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(step_seed)
         yield
 
 

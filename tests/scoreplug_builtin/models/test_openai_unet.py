@@ -379,6 +379,18 @@ def test_our_own_file_needs_no_flags_at_any_size(tmp_path):
     assert torch.equal(loaded.denoise(x, TIME), model.denoise(x, TIME))
 
 
+def test_resolutions_in_our_file_are_those_it_was_trained_at(tmp_path):
+    """A file that was written with them, like the flags of a training, has attention at the same levels at any size."""
+    model = random_model(attention_resolutions=(3,), prediction="edm")
+    params = SMALL | {"prediction": "edm", "attention_resolutions": (3,)}
+    metadata = {"scoreplug": json.dumps({"model": {"name": "openai-unet", "params": params}})}
+    write_checkpoint(tmp_path / "model.safetensors", model.module.state_dict(), metadata)
+
+    larger = {"image_shape": (1, 48, 48), "checkpoint": str(tmp_path / "model.safetensors")}
+    assert OpenAIUNet(**larger, **params).architecture["attention_levels"] == (2,)
+    assert OpenAIUNet(**larger).architecture["attention_levels"] == (2,)
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

@@ -243,8 +243,9 @@ def test_ceil_pooling_keeps_cells_aligned(n):
     assert torch.equal(up_again, cell)
 
 
-def test_third_dimension_is_never_resampled():
-    network = small(dims=3, resblock_updown=True)
+@pytest.mark.parametrize("resampler", RESAMPLERS)
+def test_third_dimension_is_never_resampled(resampler):
+    network = small(dims=3, **RESAMPLERS[resampler])
 
     assert middle(network, image(1, 1, 3, 8, 9), torch.tensor(30.0)).shape == (1, 64, 3, 2, 3)
 
@@ -345,6 +346,16 @@ def test_a_fresh_network_returns_zero_and_leaves_the_global_generator_alone():
 
     assert not network(image(1, 1, 8, 8).float(), torch.tensor(30.0)).any()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_blocks_of_a_fresh_network_start_as_their_shortcuts():
+    """Zero are the last layers of residual and attention blocks and of the network, and biases of normalisations."""
+    network = UNet(in_channels=1, out_channels=1, model_channels=32, num_res_blocks=1, channel_mult=(1, 2))
+    zero = {name for name, value in network.named_parameters() if not value.any()}
+
+    last = {name for name in network.state_dict() if "out_layers.3." in name or "proj_out." in name or "out.2." in name}
+    norms = {f"{name}.bias" for name, layer in network.named_modules() if isinstance(layer, nn.GroupNorm)}
+    assert zero == last | norms
 
 
 def test_fresh_weights_come_from_the_generator():

@@ -15,7 +15,7 @@ _ONE_SIDED = torch.zeros(5, 8)
 _ONE_SIDED[1, 3:6] = 1
 _ONE_SIDED[4, 7] = 1
 
-# name -> cases (id, image shape, parameters). A new linear operator needs a line here: without one, the last test fails.
+# name -> cases (id, image shape, parameters). A new linear operator needs a line here; the first test asks for it.
 CASES = {
     "identity": [("plain", (2, 3, 5), {})],
     "matrix": [
@@ -182,7 +182,7 @@ def test_solve_inverts_the_regularised_normal_matrix(A, a, b):
 
     expected = torch.linalg.solve(normal, r.flatten(1).T).T.reshape(r.shape)
 
-    # conjugate gradients stop at a residual of 1e-10 |r|; the error is that over b, relative to a solution of up to |r| / b
+    # conjugate gradients stop at a residual of 1e-10 |r|: an error of 1e-10 |r| / b in a solution of up to |r| / b
     scale = float(expected.norm())
     torch.testing.assert_close(A.solve(r, a=a, b=b), expected, rtol=0, atol=1e-8 * scale)
 

@@ -81,7 +81,7 @@ def test_the_size_of_the_gaussian_can_be_given():
 @pytest.mark.parametrize("angle", [0.0, 30.0, 45.0, 90.0, 135.0, -20.0])
 @pytest.mark.parametrize("length", [0.5, 3.0, 7.3])
 def test_motion_is_a_line_of_the_given_length_and_direction(length, angle):
-    """Unit mass, mean zero; along the line the variance is length^2 / 12, to which interpolation adds that of its hats."""
+    """Unit mass, mean zero; the variance along the line is length^2 / 12, and interpolation adds that of its hats."""
     mass, mean, covariance = moments(blur(kernel="motion", length=length, angle=angle).kernel_array)
 
     d = np.array([math.cos(math.radians(angle)), math.sin(math.radians(angle))])

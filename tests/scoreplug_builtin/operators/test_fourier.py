@@ -94,7 +94,9 @@ def test_norm_is_that_of_the_best_measured_pair():
 
 
 @pytest.mark.parametrize("mask", ["random", "equispaced"])
-@pytest.mark.parametrize(("width", "acceleration", "center"), [(64, 4.0, 0.08), (63, 8.0, 0.04), (20, 1.0, 0.3), (32, 4.0, 0.25)])
+@pytest.mark.parametrize(
+    ("width", "acceleration", "center"), [(64, 4.0, 0.08), (63, 8.0, 0.04), (20, 1.0, 0.3), (32, 4.0, 0.25)]
+)
 def test_named_masks_have_the_exact_number_of_columns(mask, width, acceleration, center):
     """round(W / acceleration) whole columns, of which the central ones surround k = 0."""
     A = fourier((1, 4, width), mask=mask, acceleration=acceleration, center_fraction=center)
@@ -135,7 +137,10 @@ def test_an_own_mask_may_be_columns_from_a_file(tmp_path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"image": "complex"}, r"a complex image is \(2, H, W\), real and imaginary part \(got image_shape \(1, 6, 9\)\)"),
+        (
+            {"image": "complex"},
+            r"a complex image is \(2, H, W\), real and imaginary part \(got image_shape \(1, 6, 9\)\)",
+        ),
         ({"mask": "equispace"}, "did you mean 'equispaced'"),
         ({"mask": torch.zeros(6, 9)}, "mask measures no entry"),
         ({"mask": torch.ones(1, 6, 9)}, r"mask must be \(6, 9\) or \(9,\) \(got \(1, 6, 9\)\)"),

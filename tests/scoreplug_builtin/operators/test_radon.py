@@ -17,7 +17,7 @@ def radon_operator(image_shape=(1, 64, 64), **params):
 
 
 def blob(height, width, x, y, std):
-    """A Gaussian of unit height at (x to the right, y upwards) from the centre of the pixel (height // 2, width // 2)."""
+    """A Gaussian of unit height at (x to the right, y upwards) from the axis in pixel (height // 2, width // 2)."""
     u = torch.arange(width, dtype=torch.float64) - width // 2
     v = height // 2 - torch.arange(height, dtype=torch.float64)
     return torch.exp(-((u - x) ** 2 + (v[:, None] - y) ** 2) / (2 * std**2))
@@ -35,8 +35,8 @@ def skimage_radon(image, degrees):
     return torch.from_numpy(radon(image.numpy(), theta=np.array(degrees), circle=False).T.copy())
 
 
-# Both models smooth by 1/6 pixel^2 across the ray. What is left is skimage's sampling along the ray: it falls with the
-# width of the structure. Measured: 2e-4, 1.2e-3 and 3.1e-3; a shift by a tenth of a pixel would give 2 to 20 times that.
+# Both models smooth by 1/6 pixel^2 across oblique rays. What is left is skimage's sampling along the ray: it falls with
+# the width of the structure. Measured: 2e-4, 1.2e-3 and 3.1e-3; a shift by a tenth of a pixel gives 2 to 50 times that.
 @pytest.mark.parametrize(
     ("image", "bound"),
     [(blob(64, 64, 5.0, 4.0, 7.0), 4e-4), (blob(64, 64, 5.0, 4.0, 3.0), 2e-3), (phantom(), 5e-3)],
@@ -61,9 +61,9 @@ def test_agrees_with_skimage_for_odd_and_oblong_images(shape):
 
 
 def test_projects_a_gaussian_to_a_gaussian():
-    """Closed form: h(t) = std' sqrt(2 pi) exp(-(t - t0)^2 / (2 std'^2)) up to mass, t0 = x cos + y sin, std'^2 = std^2 + 1/6."""
+    """Its variance grows by that of pixel and bin, 1/12 each, and its centre is at x cos theta + y sin theta."""
     std, x, y = 4.0, 6.0, -3.0
-    A = radon_operator(angles=12)
+    A = radon_operator(angles=(10.0, 15.0, 23.0, 60.0, 110.0, 163.0))  # oblique: bins and pixels do not line up
     theta = torch.deg2rad(torch.tensor(A.degrees, dtype=torch.float64))[:, None]
     t = torch.arange(A.output_shape[2], dtype=torch.float64) - A.output_shape[2] // 2
     variance = std**2 + 1 / 6
@@ -71,8 +71,19 @@ def test_projects_a_gaussian_to_a_gaussian():
 
     expected = std**2 * math.sqrt(2 * math.pi / variance) * torch.exp(-((t - t0) ** 2) / (2 * variance))
 
-    # pixel and bin are boxes, not Gaussians of their variance: fourth moments differ by 1/60 / std^4 * 3/24 and the like
-    assert relative(A(blob(64, 64, x, y, std)[None, None])[0, 0], expected) < 1e-4
+    # boxes are not Gaussians: their fourth cumulants, -1/120 each, change the peak by 3 / 24 / 60 / std^4 = 8e-6
+    assert relative(A(blob(64, 64, x, y, std)[None, None])[0, 0], expected) < 2e-5
+
+
+def test_right_angles_sum_rows_and_columns():
+    """There pixels and bins coincide."""
+    x = torch.rand(1, 1, 7, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    y = radon_operator((1, 7, 5), angles=(0.0, 90.0), detectors=7)(x)[0, 0]
+
+    # axis at row 3 and column 2, which is bin 3; upwards is towards row 0. Sines of right angles are zero to 1e-16
+    torch.testing.assert_close(y[0, 1:6], x[0, 0].sum(0), rtol=1e-14, atol=0)
+    torch.testing.assert_close(y[1], x[0, 0].sum(1).flip(0), rtol=1e-14, atol=0)
 
 
 def test_every_angle_sees_the_whole_mass():
@@ -148,7 +159,7 @@ def test_fewer_detectors_look_at_the_middle():
     x = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     full, part = (radon_operator((1, 9, 9), angles=5, detectors=n)(x) for n in (13, 6))
 
-    torch.testing.assert_close(part, full[..., 3:9], rtol=0, atol=0)
+    torch.testing.assert_close(part, full[..., 3:9], rtol=1e-14, atol=0)  # sums of another vector length
 
 
 def test_backprojection_inverts_many_angles():
@@ -160,14 +171,28 @@ def test_backprojection_inverts_many_angles():
     assert relative(A.filtered_backprojection(A(image)), image) < 0.012
 
 
-def test_backprojection_agrees_with_skimage():
-    """The same ramp, the same weight pi / n; only the interpolation on the way back differs (measured: 1.2 % and 0.5 %)."""
-    for n, bound in ((30, 0.02), (180, 0.008)):
-        A = radon_operator(angles=n)
-        y = A(phantom()[None, None])
-        expected = iradon(y[0, 0].numpy().T, theta=np.array(A.degrees), circle=False, output_size=64)
+def test_backprojection_filters_with_the_ramp_of_kak_and_slaney():
+    """Eq. (3.61): h(0) = 1/4, h(n) = -1 / (pi n)^2 for odd n, else 0; without wrapping around the detector's ends."""
+    A = radon_operator((1, 9, 12), angles=5)
+    n = A.output_shape[2]
+    y = torch.rand(2, *A.output_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    taps = [1 / 4, *(-1 / (math.pi * k) ** 2 if k % 2 else 0.0 for k in range(1, n))]
+    ramp = torch.tensor([[taps[abs(i - j)] for j in range(n)] for i in range(n)], dtype=torch.float64)
 
-        assert relative(A.baseline(y)[0, 0], torch.from_numpy(expected)) < bound
+    expected = math.pi / 5 * A.adjoint(y @ ramp)
+
+    torch.testing.assert_close(A.filtered_backprojection(y), expected, rtol=0, atol=1e-14)  # FFTs of 64 terms
+
+
+@pytest.mark.parametrize(("n", "bound"), [(30, 0.02), (180, 0.008)])
+def test_backprojection_agrees_with_skimage(n, bound):
+    """The same ramp, the same weight pi / n; only interpolation on the way back differs (measured: 1.2 % and 0.5 %)."""
+    A = radon_operator(angles=n)
+    y = A(phantom()[None, None])
+
+    expected = iradon(y[0, 0].numpy().T, theta=np.array(A.degrees), circle=False, output_size=64)
+
+    assert relative(A.baseline(y)[0, 0], torch.from_numpy(expected)) < bound
 
 
 def test_backprojection_weighs_angles_by_their_distance():
@@ -185,7 +210,7 @@ def test_backprojection_weighs_angles_by_their_distance():
 
 
 def test_a_missing_wedge_does_not_brighten_the_image():
-    """Angles over a right angle: each stands for its degree, not for two, and about half the image's contrast is there."""
+    """Angles over a right angle: each stands for its degree, not for two, and half of the contrast is there."""
     image = blob(32, 32, 0.0, 0.0, 3.0)[None, None]
     whole, wedge = (radon_operator((1, 32, 32), angles=tuple(map(float, range(n)))) for n in (180, 90))
 

@@ -1,0 +1,91 @@
+"""Priors whose weights ship with the package."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from importlib.resources import as_file, files
+from typing import Any, ClassVar, Literal
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from scoreplug import param
+from scoreplug.checkpoint import METADATA_KEY, load_state_dict, read_model_config
+from scoreplug.model import BaseModel
+from scoreplug.protocols import SDE
+from scoreplug_builtin.models.openai_unet import OpenAIUNet
+
+_MARGIN = 1.01  # the levels trained on, and one percent around them
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PackagedPrior(BaseModel):
+    """A network of `openai-unet` with packaged weights; the architecture stands in their file."""
+
+    weights: ClassVar[str]
+    """Name of the file in the folder `weights`, without its suffix."""
+
+    sde: SDE = param("vp", component="sde", doc="the forward process that the model is asked under")
+    precision: Literal["float32", "float64", "bfloat16"] = param(
+        "float32", doc="floating-point type of weights and samples"
+    )
+    device_name: str = param("cpu", doc="where the network runs, as torch names it: cpu, cuda, cuda:1, mps")
+
+    def __attrs_post_init__(self) -> None:
+        _ = self.network
+
+    @functools.cached_property
+    def network(self) -> OpenAIUNet:
+        """The same prior as an `openai-unet`."""
+        with self._file() as path:
+            _, told = read_model_config(path)
+            params: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in told.items()}
+            return OpenAIUNet(
+                **params,
+                checkpoint=str(path),
+                sde=self.sde,
+                precision=self.precision,
+                device_name=self.device_name,
+            )
+
+    @functools.cached_property
+    def description(self) -> dict[str, Any]:
+        """What the file tells: "card", "curve" (the held-out denoising error) and "training" (the config)."""
+        with self._file() as path:
+            _, metadata = load_state_dict(path)
+        described: dict[str, Any] = json.loads(metadata[METADATA_KEY])
+        return described
+
+    def _file(self) -> Any:
+        return as_file(files("scoreplug_builtin.models").joinpath("weights", f"{self.weights}.safetensors"))
+
+    @property
+    def module(self) -> nn.Module:
+        return self.network.module
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.network.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.device
+
+    @property
+    def level_range(self) -> tuple[float, float]:
+        """Levels that the network was trained on, and one percent around them."""
+        low, high = self.description["card"]["level_range"]
+        return low / _MARGIN, high * _MARGIN
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.network.denoise(x, t)
+
+    def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.network.denoise_with_vjp(x, t)

@@ -1,0 +1,230 @@
+"""What must hold for every combination of the registry. The tests enumerate it: a new component is tested unasked."""
+
+import itertools
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from scoreplug import BaseModel, Noise, registry, simulate
+from scoreplug.run.cost import Cost, counted_model, counted_operator
+from scoreplug.sampler import DivergenceError
+
+SHAPE = (1, 8, 8)
+REQUIRED = {
+    "matrix": {"matrix": tuple(tuple(float(i == j) + 0.1 * (i - j == 5) for j in range(64)) for i in range(24))}
+}
+ADJUST = {"downsampling": {"factor": 2}, "radon": {"angles": 5}, "fourier": {"acceleration": 2.0}, "blur": {"std": 0.8}}
+GENTLE = {
+    "dps": {"scale": 0.02}
+}  # a handful of steps instead of a thousand: larger pulls would overshoot and amplify rounding
+
+SDES, OPERATORS, CONDITIONERS, SAMPLERS = (
+    [spec.name for spec in registry.list(kind)] for kind in ("sde", "operator", "conditioner", "sampler")
+)
+COMBINATIONS = list(itertools.product(SDES, OPERATORS, CONDITIONERS, SAMPLERS))
+
+
+def make_operator(name):
+    return registry.get_operator(name, image_shape=SHAPE, **REQUIRED.get(name, {}), **ADJUST.get(name, {}))
+
+
+def make_prior(sde, precision="float64"):
+    """Two correlated components, so that the denoiser is not linear."""
+    i = torch.arange(64, dtype=torch.float64)
+    covariance = 0.05 * (-(i[:, None] - i).abs() / 4).exp()
+    means = torch.stack([0.3 * (i / 8).sin(), 0.5 + 0 * i])
+    return registry.get_model(
+        "gaussian-mixture",
+        image_shape=SHAPE,
+        means=means,
+        covariances=covariance.repeat(2, 1, 1),
+        sde=sde,
+        precision=precision,
+    )
+
+
+def make_posterior(sde, operator, conditioner, precision="float64"):
+    prior = make_prior(sde, precision)
+    image = (torch.arange(64).reshape(SHAPE) / 64).to(prior.dtype)
+    measurement = simulate(make_operator(operator), image, 0.1)
+    return registry.get_conditioner(conditioner, **GENTLE.get(conditioner, {})).condition(prior, measurement)
+
+
+def make_sampler(name, steps=4):
+    return registry.get_sampler(name, steps=steps)
+
+
+def draw(sampler, model, indices, seed=0):
+    noise = Noise(seed, indices, dtype=model.dtype, device=model.device)
+    *_, state = sampler.trajectory(model, noise)
+    return state.x
+
+
+def identify(combination):
+    return "-".join(combination)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids=identify)
+def test_a_sample_does_not_depend_on_its_batch_mates(combination):
+    """Sample i alone, in a batch of 3, in one of 8: the same up to the rounding of sums over another batch shape."""
+    sde, operator, conditioner, sampler_name = combination
+    model, sampler = make_posterior(sde, operator, conditioner), make_sampler(sampler_name)
+
+    eight = sampler.sample(model, 8, seed=5)
+
+    assert eight.shape == (8, *SHAPE)
+    assert eight.dtype == torch.float64
+    scale = float(eight.abs().max())
+    torch.testing.assert_close(sampler.sample(model, 3, seed=5), eight[:3], rtol=0, atol=1e-10 * scale)
+    torch.testing.assert_close(draw(sampler, model, (6,), seed=5), eight[6:7], rtol=0, atol=1e-10 * scale)
+    assert not torch.allclose(eight[0], eight[1])  # each has its own noise
+
+
+@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == SDES[0]], ids=identify)
+def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(combination):
+    sde, operator, conditioner, sampler_name = combination
+    model, sampler = make_posterior(sde, operator, conditioner, "float32"), make_sampler(sampler_name)
+
+    eight = sampler.sample(model, 8)
+
+    assert eight.dtype == torch.float32
+    torch.testing.assert_close(sampler.sample(model, 1), eight[:1], rtol=0, atol=1e-5 * float(eight.abs().max()))
+
+
+@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == SDES[0]], ids=identify)
+def test_inputs_and_the_global_generators_are_left_alone(combination):
+    sde, operator, conditioner, sampler_name = combination
+    model, sampler = make_posterior(sde, operator, conditioner), make_sampler(sampler_name)
+    measurement = getattr(model, "measurement", None)
+    data = None if measurement is None else measurement.data.clone()
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+
+    first = sampler.sample(model, 2, seed=0)
+
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert data is None or torch.equal(measurement.data, data)
+    assert torch.equal(sampler.sample(model, 2, seed=0), first)  # 0 is a seed
+    assert not torch.equal(sampler.sample(model, 2, seed=1), first)
+    assert torch.is_grad_enabled()
+    assert not first.requires_grad
+
+
+@pytest.mark.parametrize("sampler_name", SAMPLERS)
+@pytest.mark.parametrize("sde", SDES)
+def test_no_measurement_gives_the_priors_samples_bit_for_bit(sde, sampler_name):
+    prior, posterior = make_prior(sde), make_posterior(sde, OPERATORS[0], "none")
+    sampler = make_sampler(sampler_name)
+
+    assert torch.equal(sampler.sample(posterior, 2), sampler.sample(prior, 2))
+
+
+def stages(name, steps, moves=1):
+    """Network evaluations that the method is made of: one per step, one per corrector move, one at the end."""
+    per_step = {"em": 1, "ancestral": 1, "langevin": moves, "pc": 1 + moves}
+    return steps * per_step[name] + 1
+
+
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
+@pytest.mark.parametrize("sampler_name", SAMPLERS)
+def test_a_stage_costs_one_evaluation(sampler_name, conditioner):
+    """And a conditioner that declares no vjp takes none."""
+    cost, prior = Cost(), make_prior("vp")
+    operator = counted_operator(make_operator("inpainting"), cost)
+    measurement = simulate(operator, torch.zeros(SHAPE, dtype=torch.float64), 0.1)
+    model = registry.get_conditioner(conditioner).condition(counted_model(prior, cost), measurement)
+
+    make_sampler(sampler_name, steps=4).sample(model, 3)
+
+    expected = stages(sampler_name, 4)
+    assert cost.evaluation_calls == expected
+    assert cost.evaluations == 3 * expected
+    assert cost.vjp_calls == (expected if registry.spec("conditioner", conditioner).vjp else 0)
+
+
+@pytest.mark.parametrize("conditioner", [spec.name for spec in registry.list("conditioner") if not spec.vjp])
+def test_a_conditioner_without_vjp_builds_no_graph(conditioner):
+    prior = make_prior("vp")
+    seen = []
+
+    @attrs.frozen(kw_only=True, eq=False)
+    class Watched(BaseModel):
+        sde = property(lambda self: prior.sde)
+        shape = property(lambda self: prior.shape)
+        dtype = property(lambda self: prior.dtype)
+        device = property(lambda self: prior.device)
+
+        def denoise(self, x, t):
+            seen.append(torch.is_grad_enabled())
+            return prior.denoise(x, t)
+
+    measurement = simulate(make_operator("identity"), torch.zeros(SHAPE, dtype=torch.float64), 0.1)
+    model = registry.get_conditioner(conditioner).condition(Watched(), measurement)
+    for name in SAMPLERS:
+        make_sampler(name).sample(model, 1)
+
+    assert seen
+    assert not any(seen)
+
+
+@pytest.mark.parametrize("operator", [n for n in OPERATORS if n in ("identity", "radon", "matrix")])
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
+@pytest.mark.parametrize("sampler_name", ["ancestral"])
+def test_the_same_noise_gives_the_same_samples_under_every_sde(sampler_name, conditioner, operator):
+    """In x/alpha over sigma/alpha one model is the same under every SDE, and so are DDPM's transitions with the same
+    levels and draws: then every conditioner's guidance must be, too."""
+    levels = torch.tensor([5.0, 2.0, 1.0, 0.5, 0.2, 0.1], dtype=torch.float64)
+    sampler = registry.get_sampler(sampler_name)
+    noise = Noise(1, (0, 1), dtype=torch.float64, device=torch.device("cpu"))
+    start = levels[0] * noise.at("start").normal(SHAPE)
+
+    results = {}
+    for name in SDES:
+        model = make_posterior("vp", operator, conditioner).under(registry.get_sde(name))
+        times = model.sde.time_of(levels)
+        xbar = start
+        for k in range(len(levels) - 1):
+            x = model.sde.alpha(times[k]) * xbar
+            moved = sampler.transition(model, x, times[k], times[k + 1], noise.at(k)).x
+            xbar = moved / model.sde.alpha(times[k + 1])
+        results[name] = xbar
+
+    for name in SDES[1:]:
+        torch.testing.assert_close(results[name], results[SDES[0]], rtol=1e-8, atol=1e-8)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Failing(BaseModel):
+    """Returns NaN for the second sample below a noise level."""
+
+    prior: BaseModel
+    below: float
+
+    sde = property(lambda self: self.prior.sde)
+    shape = property(lambda self: self.prior.shape)
+    dtype = property(lambda self: self.prior.dtype)
+    device = property(lambda self: self.prior.device)
+
+    def denoise(self, x, t):
+        x0 = self.prior.denoise(x, t)
+        if self.sde.sigma(t) < self.below:
+            x0[1] = float("nan")
+        return x0
+
+
+@pytest.mark.parametrize("sampler_name", SAMPLERS)
+def test_nan_stops_the_run_and_says_where(sampler_name):
+    sampler = make_sampler(sampler_name, steps=10)
+    model = Failing(prior=make_prior("vp"), below=0.9)
+    states = []
+
+    with pytest.raises(
+        DivergenceError, match=r"samples \[1\] became NaN or infinite in step \d+, at noise level"
+    ) as caught:
+        sampler.sample(model, 3, callback=states.append)
+
+    assert all(bool(state.x.isfinite().all()) for state in states)  # it never came out
+    assert caught.value.step == states[-1].index + 1
+    assert caught.value.last_norms == [pytest.approx(float(states[-1].x[1].norm()))]
