@@ -115,6 +115,10 @@ class Rescheduled(BaseModel):
     def level_range(self) -> tuple[float, float] | None:
         return getattr(self.base, "level_range", None)
 
+    @property
+    def pixel_std(self) -> float:
+        return self.base.pixel_std  # type: ignore[attr-defined]
+
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         native, alpha = self.base.sde, self.sde.alpha(t)
         native_t = native.time_of(self.sde.sigma(t) / alpha)

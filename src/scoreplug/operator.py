@@ -374,9 +374,7 @@ def conjugate_gradient(
         raise ArithmeticError("conjugate gradients cannot start: the right-hand side is not finite")
     goal = tolerance**2 * rr
     for _ in range(max_steps):
-        active = ~(
-            rr <= goal
-        )  # a NaN is not convergence; a converged sample stands still, so that it does not depend on its batch mates
+        active = ~(rr <= goal)  # NaN is not convergence; what has converged stands still, whatever its batch mates do
         if not bool(active.any()):
             return v
         Ap = A(p)

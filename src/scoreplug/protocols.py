@@ -201,6 +201,15 @@ class HasLogDensity(Protocol):
 
 
 @runtime_checkable
+class HasPixelStd(Protocol):
+    """The prior states its spread."""
+
+    @property
+    def pixel_std(self) -> float:
+        """Root of the mean variance of a pixel under the prior, in data units."""
+
+
+@runtime_checkable
 class Corrector(Protocol):
     """A Markov chain that leaves p_t invariant, run at fixed t."""
 

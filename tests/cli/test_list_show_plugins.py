@@ -7,6 +7,7 @@ import json
 import pytest
 
 from scoreplug import registry
+from scoreplug.cli._main import LazyGroup
 from scoreplug.registry.specs import KINDS
 
 FAILING = """
@@ -298,3 +299,13 @@ def test_an_error_is_one_line_with_its_exit_code(scoreplug, monkeypatch, error, 
     result = scoreplug("list")
 
     assert (result.exit_code, result.stderr) == (exit_code, message)
+
+
+@pytest.mark.parametrize("args", [("--help", "-p", "no:fake-bad"), ("-p", "no:fake-bad", "--help")])
+def test_help_knows_the_plugin_options_wherever_they_stand(scoreplug, monkeypatch, args):
+    """What --help lists may depend on the plugins, so that -p is read first."""
+    seen = []
+    monkeypatch.setattr(LazyGroup, "format_commands", lambda self, ctx, formatter: seen.append(ctx.params["options"]))
+    scoreplug(*args)
+
+    assert seen == [("no:fake-bad",)]

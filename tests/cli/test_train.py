@@ -114,7 +114,10 @@ def test_a_finished_training_can_be_given_again(scoreplug, config, tmp_path):
     result = scoreplug("train", str(config), "--out", str(tmp_path / "out"))
     after, _ = load_state_dict(tmp_path / "out" / WEIGHTS)
 
+    lines = [json.loads(line) for line in (tmp_path / "out" / LOG).read_text().splitlines()]
+
     assert "resumed after 48 images" in result.stderr
+    assert [line["images"] for line in lines if "curve" in line] == [0, 48]
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 

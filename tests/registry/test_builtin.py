@@ -33,3 +33,14 @@ def test_each_file_is_named_after_its_method(spec):
     module = spec.factory.partition(":")[0]
 
     assert module == f"scoreplug_builtin.{spec.kind}s.{spec.name.replace('-', '_')}"
+
+
+MEMBERS = {"linear": "adjoint", "pinv": "pinv", "svd": "svd", "log-density": "log_density"}
+
+
+@pytest.mark.parametrize("spec", [s for s in COMPONENTS if s.kind in ("operator", "model")], ids=ident)
+def test_each_spec_provides_what_its_class_has(spec):
+    """A run is refused on the word of the spec alone, before the class is imported."""
+    factory = registry.find(spec.kind, spec.name).factory()
+
+    assert set(spec.provides) == {capability for capability, member in MEMBERS.items() if hasattr(factory, member)}

@@ -1,33 +1,43 @@
 r"""Diffusion posterior sampling (DPS): the likelihood at the denoised estimate, by the gradient through the network.
 
-    score(x, t) + g(x, t),    x0 = E[x_0 | x_t],    r = y - A x0
+    score(x, t) + g(x, t),    x0 = E[x_0 | x_t],    r = y - A x0,    J = d x0 / d x
 
     form = "norm":          g = -scale rate(t) grad_x |r| / |A|
-    form = "likelihood":    g = -scale grad_x |r|^2 / (2 sigma_y^2) = scale J^T A^T r / sigma_y^2,    J = d x0 / d x
+    form = "likelihood":    g = scale J^T A^T r / sigma_y^2
+    form = "predictive":    g = scale J^T A^T (sigma_y^2 I + r_t^2 A A^T)^{-1} r,    r_t^2 = level^2 tau^2 / (level^2 +
+    tau^2)
 
-Norm form. The authors subtract zeta grad |r| from the state after each of the 1000 steps of a DDPM chain, whose step
-moves the state by kappa(t) per unit of score. Dividing by that kappa turns their step into a score, rate(t) = 1 /
+Norm form, the authors'. They subtract zeta grad |r| from the state after each of the 1000 steps of a DDPM chain, whose
+step moves the state by kappa(t) per unit of score. Dividing by that kappa turns their step into a score, rate(t) = 1 /
 kappa(t) at the same noise level, so that `scale` is the authors' zeta in that setting and means the same under every
-SDE, sampler and number of steps. Dividing by the operator's norm |A| (largest singular value) makes it mean the same
-for every unit of the measurement: |A^T r| / |A| is at most |r| for a mask (|A| = 1), a blur (|A| = 1) and a sinogram
-(|A| near 35 for 30 angles at 64 x 64) alike. The authors' images have the range [-1, 1]; on [0, 1] their zeta is twice
-the scale. A nonlinear operator has no norm; |A| = 1 there.
+SDE, sampler and number of steps. Dividing by the operator's norm |A|, its largest singular value, makes it mean the
+same for every unit of the measurement, and one default serve a mask (|A| = 1), a blur (|A| = 1) and a sinogram (|A| =
+43 for 30 angles at 64 x 64). The authors' images have the range [-1, 1]; on [0, 1] their zeta is twice the scale. A
+nonlinear operator has no norm; |A| = 1 there. The pull along a singular vector is proportional to its singular value,
+so an ill-conditioned operator (a sinogram) takes the authors' number of steps, about 1000: with fewer, the data are
+fitted only roughly.
 
 Likelihood form. Bayes' rule with p(y | x_t) replaced by N(y; A x0, sigma_y^2 I), which leaves out the spread of x_0
-given x_t. It is biased for every prior: in a scalar Gaussian problem y = a x_0 + n with the prior variance S and kap =
-scale a^2 S / sigma_y^2, the reverse SDE gives
+given x_t. It is biased for every prior with a spread: in a scalar Gaussian problem y = a x_0 + n with the prior
+variance S and kap = scale a^2 S / sigma_y^2, the reverse SDE gives
 
     mean (y/a) (1 - exp(-kap)),    variance S (1 - exp(-2 kap)) / (2 kap)
 
 where the posterior has (y/a) kap / (1 + kap) and S / (1 + kap) at scale 1: the mean goes too far towards the data, the
-variance is too small (half, for small noise), and the probability flow gives yet another result, S exp(-kap).
+variance is too small (half, for small noise), and the probability flow gives yet another result, S exp(-kap). With
+small noise it is
+stiff: a step's gain has to stay below sigma_y^2 / |A|^2, or the samples diverge.
 
-Neither form is exact for any prior with a spread.
+Predictive form. The spread of x_0 given x_t is put back as r_t^2 I, that of a white prior of standard deviation tau:
+the covariance of PiGDM in DPS's score. Exact for the prior N(mu, tau^2 I), biased elsewhere; scale 1 is Bayes' rule,
+and nothing is left to tune for an operator or its unit. It needs a linear operator, and solves with its A A^T.
 
 References:
     Chung, Kim, McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023,
     arXiv:2209.14687. The authors' code takes one norm over the whole batch, and clips x0; here each sample has its
     own, and nothing is clipped.
+    Song, Vahdat, Mardani, Kautz: Pseudoinverse-Guided Diffusion Models for Inverse Problems. ICLR 2023 (predictive
+    form).
 """
 
 from __future__ import annotations
@@ -41,7 +51,7 @@ from torch import Tensor
 from scoreplug import param
 from scoreplug.measurement import Measurement
 from scoreplug.model import ConditionedModel, broadcast
-from scoreplug.protocols import LinearOperator, ScoreModel
+from scoreplug.protocols import HasPixelStd, LinearOperator, ScoreModel
 from scoreplug_builtin.sdes.vp import VP
 
 DDPM_STEPS = 1000
@@ -49,19 +59,33 @@ DDPM_STEPS = 1000
 
 @attrs.frozen(kw_only=True)
 class DPS:
-    """Diffusion posterior sampling. Any differentiable operator; one vjp of the network per evaluation."""
+    """Diffusion posterior sampling; one vjp of the network per evaluation. Norm and likelihood take any operator."""
 
-    form: Literal["norm", "likelihood"] = param(
-        "norm", doc="gradient of the residual's norm, or of the Gaussian log likelihood"
+    form: Literal["norm", "likelihood", "predictive"] = param(
+        "norm",
+        doc="the authors' gradient of the residual's norm, the Gaussian log likelihood, or that with x_0's spread",
     )
     scale: float = param(
-        1.0, ge=0.0, doc="the authors' zeta (norm), or the weight of the log likelihood; 0 is the prior"
+        1.0, ge=0.0, doc="the authors' zeta (norm), or the weight of the log likelihood (1 is Bayes); 0 is the prior"
+    )
+    prior_std: float | None = param(
+        None, gt=0.0, unit="data", doc="tau, the prior's spread of one pixel (predictive); none asks the prior"
     )
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
-        if self.form == "likelihood" and measurement.noise_std == 0:
+        if self.form != "norm" and measurement.noise_std == 0:
             raise ValueError(
-                "conditioner 'dps' in likelihood form divides by sigma_y^2: noise_std must be > 0, or use form='norm'"
+                f"conditioner 'dps' in {self.form} form divides by sigma_y^2: noise_std must be > 0, or use form='norm'"
+            )
+        if self.form == "predictive" and not isinstance(measurement.operator, LinearOperator):
+            raise TypeError(
+                "conditioner 'dps' in predictive form needs a linear operator "
+                f"(got {type(measurement.operator).__name__}); use form='norm' or 'likelihood'"
+            )
+        if self.form == "predictive" and self.prior_std is None and not isinstance(prior, HasPixelStd):
+            raise TypeError(
+                f"conditioner 'dps' in predictive form needs the prior's spread, which {type(prior).__name__} does not "
+                "state; give prior_std, the standard deviation of one pixel"
             )
         return DPSScore(prior=prior, measurement=measurement, method=self)
 
@@ -83,13 +107,29 @@ class DPSScore(ConditionedModel):
 
     def pull(self, r: Tensor, t: Tensor) -> Tensor:
         """The vector v of the guidance J^T A^T v, (B, *output_shape): minus the loss's gradient in A x0."""
+        sigma_y, level = self.measurement.noise_std, self.sde.sigma(t) / self.sde.alpha(t)
         if self.method.form == "likelihood":
-            return r / self.measurement.noise_std**2
+            return r / sigma_y**2
+        if self.method.form == "predictive":
+            r2 = level**2 * self.prior_std**2 / (level**2 + self.prior_std**2)
+            return self.linear_operator.solve(r, a=broadcast(r2, r), b=sigma_y**2)
         operator = self.measurement.operator
         norm = operator.norm if isinstance(operator, LinearOperator) else 1.0
         length = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)  # an exact fit pulls nowhere
-        kappa = ddpm_gain(self.sde.sigma(t) / self.sde.alpha(t))
+        kappa = ddpm_gain(level)
         return r / broadcast(length, r) / (broadcast(kappa, r) * norm)
+
+    @property
+    def prior_std(self) -> float:
+        """tau: the method's, or the prior's own."""
+        prior: HasPixelStd = self.prior  # type: ignore[assignment]
+        return prior.pixel_std if self.method.prior_std is None else self.method.prior_std
+
+    @property
+    def linear_operator(self) -> LinearOperator:
+        """The measurement's operator, which `DPS.condition` has seen to be linear."""
+        operator: LinearOperator = self.measurement.operator  # type: ignore[assignment]
+        return operator
 
 
 def ddpm_gain(level: Tensor) -> Tensor:

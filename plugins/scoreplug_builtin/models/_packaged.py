@@ -18,7 +18,7 @@ from scoreplug.model import BaseModel
 from scoreplug.protocols import SDE
 from scoreplug_builtin.models.openai_unet import OpenAIUNet
 
-_MARGIN = 1.01  # the levels trained on, and one percent around them
+_MARGIN = 1.02  # the levels trained on, and two percent around them
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -80,9 +80,14 @@ class PackagedPrior(BaseModel):
 
     @property
     def level_range(self) -> tuple[float, float]:
-        """Levels that the network was trained on, and one percent around them."""
+        """Levels that the network was trained on, and two percent around them."""
         low, high = self.description["card"]["level_range"]
         return low / _MARGIN, high * _MARGIN
+
+    @property
+    def pixel_std(self) -> float:
+        """Standard deviation of a pixel of the training images."""
+        return self.network.pixel_std
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         return self.network.denoise(x, t)

@@ -66,6 +66,11 @@ class Gaussian(BaseModel):
             )
         return Normals.of(mean.expand(1, n), covariance)
 
+    @property
+    def pixel_std(self) -> float:
+        """Root of the mean variance of a pixel."""
+        return math.sqrt(float(self.normals.eigenvalues.mean()))
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         return self._at(x, t).score().reshape(x.shape)
 

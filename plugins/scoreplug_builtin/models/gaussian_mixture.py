@@ -82,6 +82,14 @@ class GaussianMixture(BaseModel):
             raise ValueError(f"weights must be {K} positive numbers (got {self.weights!r})")
         return (weights / weights.sum()).log()
 
+    @property
+    def pixel_std(self) -> float:
+        """Root of the mean variance of a pixel, within and between the components."""
+        w, means = self.log_weights.exp(), self.normals.mean
+        within = (w * self.normals.eigenvalues.mean(1)).sum()
+        between = (w @ (means - w @ means) ** 2).mean()
+        return math.sqrt(float(within + between))
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         components = self._at(x, t)
         return self._average(components, components.score()).reshape(x.shape)

@@ -248,6 +248,11 @@ class OpenAIUNet(NetworkModel):
         ends = (1 / self.chain.alpha_bar[[0, -1]] - 1).sqrt().tolist()
         return 0.99 * ends[0], 1.01 * ends[1]
 
+    @property
+    def pixel_std(self) -> float:
+        """Standard deviation of a pixel: data_std, or 0.5 for the images in [-1, 1] of the discrete chains."""
+        return float(self.architecture["data_std"]) if self.architecture["prediction"] == "edm" else 0.5
+
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         alpha = self.sde.alpha(t)
         level = self.sde.sigma(t) / alpha
@@ -293,9 +298,8 @@ def _own_flags(path: str, metadata: dict[str, str]) -> Flags:
     name, params = config
     if name != "openai-unet":
         raise CheckpointError(path, f"holds the weights of another model, {name!r}")
-    flags = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in params.items() if key in _FLAGS and v is not None
-    }
+    kept = {key: params[key] for key in (*_FLAGS, "attention_resolutions") if params.get(key) is not None}
+    flags = {key: tuple(value) if isinstance(value, list) else value for key, value in kept.items()}
     return flags | {"num_classes": params.get("num_classes")}
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     "--minutes",
     type=click.FloatRange(min=0, min_open=True),
     metavar="M",
-    help="Length in time, instead of the config's.",
+    help="Length in time, instead of the config's; a length in images holds too.",
 )
 @click.option("--device", metavar="NAME", help="Where to train: cpu, cuda, cuda:1, mps.")
 @click.option(

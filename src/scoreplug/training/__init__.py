@@ -28,7 +28,7 @@ def open_training(
         config: the training.
         out: its folder; made if it is not there.
         resume: False starts anew and overwrites what the folder holds.
-        minutes: length in time, instead of the config's.
+        minutes: length in time, instead of the config's; whichever of time and images ends first, ends it.
         device: where to train, instead of the config's.
 
     Raises:
@@ -50,7 +50,8 @@ def open_training(
     if resume and (out / STATE).exists():
         trainer.load()
     else:
-        (out / LOG).unlink(missing_ok=True)
+        for name in (STATE, LOG):
+            (out / name).unlink(missing_ok=True)
     return trainer
 
 

@@ -32,12 +32,12 @@ def denoising_curve(
         images: held-out images, (N, *shape), in the model's type.
         levels: noise levels sigma/alpha.
         spectrum: of the training images, for the reference.
-        seed: of the noise; image i at a level always meets the same noise.
+        seed: of the noise; image i meets the same z at all levels.
     """
     noise = Noise(seed, range(len(images)), dtype=images.dtype, device=images.device).at("held-out")
+    z = noise.normal(tuple(images.shape[1:]))
     points = []
-    for number, level in enumerate(levels):
-        z = noise.at(number).normal(tuple(images.shape[1:]))
+    for level in levels:
         noisy = images + level * z
         t = model.sde.time_of(torch.tensor(level, dtype=torch.float64, device=images.device))
         alpha = broadcast(model.sde.alpha(t), images)

@@ -212,8 +212,12 @@ class Trainer:
         self.images, self.seconds = state["images"], state["seconds"]
         log = self.out / LOG
         if log.exists():
-            lines = [line for line in log.read_text().splitlines() if json.loads(line)["images"] <= self.images]
+            lines = [line for line in log.read_text().splitlines() if self._is_past(json.loads(line))]
             log.write_text("".join(line + "\n" for line in lines))
+
+    def _is_past(self, entry: dict[str, Any]) -> bool:
+        """Whether a line of the log was written before the checkpoint; a curve of the same images comes after it."""
+        return bool(entry["images"] < self.images or (entry["images"] == self.images and "curve" not in entry))
 
     def curve(self) -> tuple[Point, ...]:
         """The held-out denoising curve of the averaged weights, rounded as they are stored."""

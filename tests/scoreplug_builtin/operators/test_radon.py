@@ -173,7 +173,7 @@ def test_backprojection_inverts_many_angles():
 
 def test_backprojection_filters_with_the_ramp_of_kak_and_slaney():
     """Eq. (3.61): h(0) = 1/4, h(n) = -1 / (pi n)^2 for odd n, else 0; without wrapping around the detector's ends."""
-    A = radon_operator((1, 9, 12), angles=5)
+    A = radon_operator((1, 9, 12), angles=5, detectors=15)
     n = A.output_shape[2]
     y = torch.rand(2, *A.output_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     taps = [1 / 4, *(-1 / (math.pi * k) ** 2 if k % 2 else 0.0 for k in range(1, n))]
@@ -181,7 +181,7 @@ def test_backprojection_filters_with_the_ramp_of_kak_and_slaney():
 
     expected = math.pi / 5 * A.adjoint(y @ ramp)
 
-    torch.testing.assert_close(A.filtered_backprojection(y), expected, rtol=0, atol=1e-14)  # FFTs of 64 terms
+    torch.testing.assert_close(A.filtered_backprojection(y), expected, rtol=0, atol=1e-14)  # FFTs of 32 terms
 
 
 @pytest.mark.parametrize(("n", "bound"), [(30, 0.02), (180, 0.008)])
