@@ -2,7 +2,8 @@ r"""Total-variation-regularised least squares, the classical reconstruction that
 
     min_{x >= 0}  1/2 |A x - y|^2 + weight * sum_pixels |grad x|_2
 
-by the primal-dual algorithm (Chambolle and Pock 2011, doi:10.1007/s10851-010-0251-1), with A and A^T of the real operator, batched.
+by the primal-dual algorithm (Chambolle and Pock 2011, doi:10.1007/s10851-010-0251-1), with A and A^T of the real
+operator, batched.
 """
 
 from __future__ import annotations

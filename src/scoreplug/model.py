@@ -115,22 +115,24 @@ class Rescheduled(BaseModel):
     def level_range(self) -> tuple[float, float] | None:
         return getattr(self.base, "level_range", None)
 
-    @property
-    def pixel_std(self) -> float:
-        return self.base.pixel_std  # type: ignore[attr-defined]
+    def spread(self, t: Tensor) -> Tensor:
+        """The model's error at the same noise level, if the model states it."""
+        return self.base.spread(self._native(t))  # type: ignore[attr-defined]
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        native, alpha = self.base.sde, self.sde.alpha(t)
-        native_t = native.time_of(self.sde.sigma(t) / alpha)
+        native, native_t, alpha = self.base.sde, self._native(t), self.sde.alpha(t)
         return self.base.denoise(x * broadcast(native.alpha(native_t) / alpha, x), native_t)
 
     def under(self, sde: SDE) -> ScoreModel:
         return self.base.under(sde)
 
+    def _native(self, t: Tensor) -> Tensor:
+        """The time at which the model's own process has the noise level of this one at t."""
+        return self.base.sde.time_of(self.sde.sigma(t) / self.sde.alpha(t))
+
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x) = log p'_{t'}(x') + n log(alpha'(t') / alpha(t)), if the model under its own process has one."""
-        native, alpha = self.base.sde, self.sde.alpha(t)
-        native_t = native.time_of(self.sde.sigma(t) / alpha)
+        native, native_t, alpha = self.base.sde, self._native(t), self.sde.alpha(t)
         ratio = native.alpha(native_t) / alpha
         native_density = self.base.log_density(x * broadcast(ratio, x), native_t)  # type: ignore[attr-defined]
         return native_density + x[0].numel() * ratio.log().to(x)

@@ -201,12 +201,11 @@ class HasLogDensity(Protocol):
 
 
 @runtime_checkable
-class HasPixelStd(Protocol):
-    """The prior states its spread."""
+class HasSpread(Protocol):
+    """The prior states how far its denoised estimate is off."""
 
-    @property
-    def pixel_std(self) -> float:
-        """Root of the mean variance of a pixel under the prior, in data units."""
+    def spread(self, t: Tensor) -> Tensor:
+        """r_t, the root mean square error of x0 = E[x_0 | x_t] per pixel under the prior, of t's shape, data units."""
 
 
 @runtime_checkable

@@ -4,8 +4,7 @@ r"""Diffusion posterior sampling (DPS): the likelihood at the denoised estimate,
 
     form = "norm":          g = -scale rate(t) grad_x |r| / |A|
     form = "likelihood":    g = scale J^T A^T r / sigma_y^2
-    form = "predictive":    g = scale J^T A^T (sigma_y^2 I + r_t^2 A A^T)^{-1} r,    r_t^2 = level^2 tau^2 / (level^2 +
-    tau^2)
+    form = "predictive":    g = scale J^T A^T (sigma_y^2 I + r_t^2 A A^T)^{-1} r
 
 Norm form, the authors'. They subtract zeta grad |r| from the state after each of the 1000 steps of a DDPM chain, whose
 step moves the state by kappa(t) per unit of score. Dividing by that kappa turns their step into a score, rate(t) = 1 /
@@ -25,12 +24,14 @@ variance S and kap = scale a^2 S / sigma_y^2, the reverse SDE gives
 
 where the posterior has (y/a) kap / (1 + kap) and S / (1 + kap) at scale 1: the mean goes too far towards the data, the
 variance is too small (half, for small noise), and the probability flow gives yet another result, S exp(-kap). With
-small noise it is
-stiff: a step's gain has to stay below sigma_y^2 / |A|^2, or the samples diverge.
+small noise it is stiff: a step's gain has to stay below 2 sigma_y^2 / |A|^2, or the samples diverge.
 
-Predictive form. The spread of x_0 given x_t is put back as r_t^2 I, that of a white prior of standard deviation tau:
-the covariance of PiGDM in DPS's score. Exact for the prior N(mu, tau^2 I), biased elsewhere; scale 1 is Bayes' rule,
-and nothing is left to tune for an operator or its unit. It needs a linear operator, and solves with its A A^T.
+Predictive form. The spread of x_0 given x_t is put back as r_t^2 I, the covariance of PiGDM in DPS's score, with r_t
+the prior's own denoising error: known in closed form, or measured on held-out images after the training. With
+prior_std = tau it is that of a white prior, r_t^2 = level^2 tau^2 / (level^2 + tau^2), level = sigma_t / alpha_t.
+Exact for the prior N(mu, tau^2 I), biased elsewhere; scale 1 is Bayes' rule, and nothing is left to tune for an
+operator or its unit. It needs a linear operator, and solves with its A A^T. A good prior's r_t is small, so that the
+pull is firm: a hundred steps or more.
 
 References:
     Chung, Kim, McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023,
@@ -51,7 +52,7 @@ from torch import Tensor
 from scoreplug import param
 from scoreplug.measurement import Measurement
 from scoreplug.model import ConditionedModel, broadcast
-from scoreplug.protocols import HasPixelStd, LinearOperator, ScoreModel
+from scoreplug.protocols import HasSpread, LinearOperator, ScoreModel
 from scoreplug_builtin.sdes.vp import VP
 
 DDPM_STEPS = 1000
@@ -69,7 +70,10 @@ class DPS:
         1.0, ge=0.0, doc="the authors' zeta (norm), or the weight of the log likelihood (1 is Bayes); 0 is the prior"
     )
     prior_std: float | None = param(
-        None, gt=0.0, unit="data", doc="tau, the prior's spread of one pixel (predictive); none asks the prior"
+        None,
+        gt=0.0,
+        unit="data",
+        doc="tau, for the r_t of a white prior (predictive); none asks the prior for its own r_t",
     )
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
@@ -82,7 +86,7 @@ class DPS:
                 "conditioner 'dps' in predictive form needs a linear operator "
                 f"(got {type(measurement.operator).__name__}); use form='norm' or 'likelihood'"
             )
-        if self.form == "predictive" and self.prior_std is None and not isinstance(prior, HasPixelStd):
+        if self.form == "predictive" and self.prior_std is None and not isinstance(prior, HasSpread):
             raise TypeError(
                 f"conditioner 'dps' in predictive form needs the prior's spread, which {type(prior).__name__} does not "
                 "state; give prior_std, the standard deviation of one pixel"
@@ -111,19 +115,21 @@ class DPSScore(ConditionedModel):
         if self.method.form == "likelihood":
             return r / sigma_y**2
         if self.method.form == "predictive":
-            r2 = level**2 * self.prior_std**2 / (level**2 + self.prior_std**2)
-            return self.linear_operator.solve(r, a=broadcast(r2, r), b=sigma_y**2)
+            return self.linear_operator.solve(r, a=broadcast(self.spread(t) ** 2, r), b=sigma_y**2)
         operator = self.measurement.operator
         norm = operator.norm if isinstance(operator, LinearOperator) else 1.0
         length = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)  # an exact fit pulls nowhere
         kappa = ddpm_gain(level)
         return r / broadcast(length, r) / (broadcast(kappa, r) * norm)
 
-    @property
-    def prior_std(self) -> float:
-        """tau: the method's, or the prior's own."""
-        prior: HasPixelStd = self.prior  # type: ignore[assignment]
-        return prior.pixel_std if self.method.prior_std is None else self.method.prior_std
+    def spread(self, t: Tensor) -> Tensor:
+        """r_t: the prior's own, or that of a white prior, of t's shape."""
+        prior: HasSpread = self.prior  # type: ignore[assignment]
+        tau = self.method.prior_std
+        if tau is None:
+            return prior.spread(t)
+        level = self.sde.sigma(t) / self.sde.alpha(t)
+        return level * tau / (level**2 + tau**2).sqrt()
 
     @property
     def linear_operator(self) -> LinearOperator:

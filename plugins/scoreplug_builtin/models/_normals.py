@@ -51,6 +51,20 @@ class Normals:
         w = self.to_basis(x[:, None] - alpha * self.mean)
         return Perturbed(normals=self, alpha=alpha, variances=variances, w=w)
 
+    def denoising_error(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """sqrt(tr C / n), C = sigma^2 S_k P_k^{-1} being the covariance of x_0 given x, of the coefficients' shape and
+        K."""
+        alpha, sigma = alpha[..., None, None], sigma[..., None, None]
+        C = sigma**2 * self.eigenvalues / (alpha**2 * self.eigenvalues + sigma**2)
+        return C.mean(-1).sqrt()
+
+    def covariance(self) -> Tensor:
+        """S_k, (K, n, n)."""
+        n = self.mean.shape[1]
+        if self.basis is None:
+            return torch.diag_embed(self.eigenvalues.expand(-1, n))
+        return torch.einsum("kij,kj,klj->kil", self.basis, self.eigenvalues, self.basis)
+
     def to_basis(self, x: Tensor) -> Tensor:
         """Q_k^T x_k, (B, K, n)."""
         return x if self.basis is None else torch.einsum("kji,bkj->bki", self.basis, x)

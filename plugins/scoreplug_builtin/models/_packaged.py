@@ -84,10 +84,9 @@ class PackagedPrior(BaseModel):
         low, high = self.description["card"]["level_range"]
         return low / _MARGIN, high * _MARGIN
 
-    @property
-    def pixel_std(self) -> float:
-        """Standard deviation of a pixel of the training images."""
-        return self.network.pixel_std
+    def spread(self, t: Tensor) -> Tensor:
+        """r_t, the held-out denoising error that was measured after the training."""
+        return self.network.spread(t)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         return self.network.denoise(x, t)

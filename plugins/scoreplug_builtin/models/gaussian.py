@@ -66,10 +66,9 @@ class Gaussian(BaseModel):
             )
         return Normals.of(mean.expand(1, n), covariance)
 
-    @property
-    def pixel_std(self) -> float:
-        """Root of the mean variance of a pixel."""
-        return math.sqrt(float(self.normals.eigenvalues.mean()))
+    def spread(self, t: Tensor) -> Tensor:
+        """r_t = sqrt(tr C_t / n) with C_t = sigma^2 S P_t^{-1} the covariance of x_0 given x_t, of t's shape."""
+        return self.normals.denoising_error(self.sde.alpha(t), self.sde.sigma(t))[..., 0]
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         return self._at(x, t).score().reshape(x.shape)

@@ -82,13 +82,18 @@ class GaussianMixture(BaseModel):
             raise ValueError(f"weights must be {K} positive numbers (got {self.weights!r})")
         return (weights / weights.sum()).log()
 
-    @property
-    def pixel_std(self) -> float:
-        """Root of the mean variance of a pixel, within and between the components."""
+    def spread(self, t: Tensor) -> Tensor:
+        """The error of the best linear denoiser, an upper bound of the mixture's own, which has no closed form."""
+        return self.moments.denoising_error(self.sde.alpha(t), self.sde.sigma(t))[..., 0]
+
+    @functools.cached_property
+    def moments(self) -> Normals:
+        """The normal distribution with the mixture's mean and covariance."""
         w, means = self.log_weights.exp(), self.normals.mean
-        within = (w * self.normals.eigenvalues.mean(1)).sum()
-        between = (w @ (means - w @ means) ** 2).mean()
-        return math.sqrt(float(within + between))
+        mean = w @ means
+        within = torch.einsum("k,kij->ij", w, self.normals.covariance())
+        between = torch.einsum("k,ki,kj->ij", w, means - mean, means - mean)
+        return Normals.of(mean[None], (within + between)[None])
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         components = self._at(x, t)

@@ -22,15 +22,17 @@ References:
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.checkpoint import CheckpointError, load_state_dict, model_config
+from scoreplug.checkpoint import METADATA_KEY, CheckpointError, load_state_dict, model_config
 from scoreplug.model import NetworkModel, broadcast
 from scoreplug.param import ParameterError
 from scoreplug_builtin.models._discrete import DiscreteSchedule, denoised
@@ -248,10 +250,30 @@ class OpenAIUNet(NetworkModel):
         ends = (1 / self.chain.alpha_bar[[0, -1]] - 1).sqrt().tolist()
         return 0.99 * ends[0], 1.01 * ends[1]
 
-    @property
-    def pixel_std(self) -> float:
-        """Standard deviation of a pixel: data_std, or 0.5 for the images in [-1, 1] of the discrete chains."""
-        return float(self.architecture["data_std"]) if self.architecture["prediction"] == "edm" else 0.5
+    def spread(self, t: Tensor) -> Tensor:
+        """r_t: the held-out denoising error that stands in the checkpoint, else that of white images of a pixel's
+        variance.
+
+        A file of `scoreplug train` has the curve. Between its points log r is linear in log level, above it r is
+        constant, below it proportional to the level. White images: r^2 = level^2 s^2 / (level^2 + s^2), s being
+        data_std, or 0.5 for the images in [-1, 1] of the discrete chains.
+        """
+        level = self.sde.sigma(t) / self.sde.alpha(t)
+        if not self.curve:
+            s = self.architecture["data_std"] if self.architecture["prediction"] == "edm" else 0.5
+            return level * s / (level**2 + s**2).sqrt()
+        low = self.curve[0]
+        levels, errors = np.log(np.array([(low[0] * 1e-6, low[1] * 1e-6), *self.curve])).T
+        return torch.from_numpy(np.asarray(np.interp(level.log().cpu().numpy(), levels, errors))).to(level).exp()
+
+    @functools.cached_property
+    def curve(self) -> tuple[tuple[float, float], ...]:
+        """Held-out denoising error, (level, error) with rising levels, where the checkpoint states it."""
+        if self.checkpoint is None:
+            return ()
+        _, metadata = load_state_dict(self.checkpoint)
+        points = json.loads(metadata.get(METADATA_KEY, "{}")).get("curve", ())
+        return tuple(sorted((float(p["level"]), float(p["rmse"])) for p in points))
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         alpha = self.sde.alpha(t)

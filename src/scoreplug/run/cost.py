@@ -88,7 +88,7 @@ def counted_model(model: ScoreModel, cost: Cost) -> ScoreModel:
         def under(self, sde: SDE) -> ScoreModel:
             return counted_model(super().under(sde), cost)
 
-    return _recast(model, Counted)
+    return recast(model, Counted)
 
 
 def counted_operator(operator: Operator, cost: Cost) -> Operator:
@@ -111,8 +111,8 @@ def counted_operator(operator: Operator, cost: Cost) -> Operator:
                 cost.count("adjoint", y)
                 return super().adjoint(y)
 
-        return _recast(operator, CountedLinear)
-    return _recast(operator, Counted)
+        return recast(operator, CountedLinear)
+    return recast(operator, Counted)
 
 
 def _watched(what: str, y: Tensor, cost: Cost) -> Tensor:
@@ -122,7 +122,7 @@ def _watched(what: str, y: Tensor, cost: Cost) -> Tensor:
     return y
 
 
-def _recast(instance: T, kind: type) -> T:
+def recast(instance: T, kind: type) -> T:
     """A shallow copy of another class, cached properties included: a network is not loaded twice."""
     kind.__name__ = type(instance).__name__  # error messages name the class
     twin: T = object.__new__(kind)

@@ -37,8 +37,8 @@ class Picture(NamedTuple):
 def pictures(result: Result) -> dict[str, Picture]:
     """Every picture of a run, by name: truth, measurement, baseline, mean, std, error, sample 1, sample 2, ...
 
-    Images share one scale: the data range where it is known, else that of the posterior mean. What lies outside is
-    drawn at the scale's ends; the arrays are not changed.
+    Images share one scale: the data range where it is known, else that of the truth or the posterior mean. What lies
+    outside is drawn at the scale's ends; the arrays are not changed.
     """
     scale = _scale(result)
     found = {}
@@ -53,7 +53,7 @@ def pictures(result: Result) -> dict[str, Picture]:
         std = np.sqrt((result.std**2).mean(0))
         found["std"] = Picture(std, 0.0, _positive(std.max()), "magma", "standard deviation", f"mean {std.mean():.3g}")
     if result.truth is not None:
-        error = (result.mean - result.truth).mean(0)
+        error = _gray(result.mean) - _gray(result.truth)
         top = _positive(np.abs(error).max())
         rms = float(np.sqrt(((result.mean - result.truth) ** 2).mean()))
         found["error"] = Picture(error, -top, top, "RdBu_r", "mean - truth", f"rms {rms:.3g}")
@@ -78,6 +78,11 @@ def _picture(x: np.ndarray, scale: tuple[float, float], title: str, note: str = 
     return Picture(_channel(x), low, high, "gray", title, note)
 
 
+def _gray(x: np.ndarray) -> np.ndarray:
+    """One number per pixel, of a colour image too: the mean of its channels."""
+    return x.mean(0) if len(x) == 3 else _channel(x)
+
+
 def _channel(x: np.ndarray) -> np.ndarray:
     """One number per pixel: the value, the magnitude of a complex image, or the first of several channels."""
     return np.hypot(x[0], x[1]) if len(x) == 2 else x[0]
@@ -86,10 +91,8 @@ def _channel(x: np.ndarray) -> np.ndarray:
 def _scale(result: Result) -> tuple[float, float]:
     if result.subject.data_range is not None and result.mean.shape[0] != 2:
         low, high = result.subject.data_range
-    else:
-        shown = _channel(result.mean)
-        low, high = (0.0 if len(result.mean) == 2 else float(shown.min())), float(shown.max())
-    return low, high if high > low else low + 1.0
+        return low, high if high > low else low + 1.0
+    return _ends(result.mean if result.truth is None else result.truth)
 
 
 def _measurement(measurement: Measurement, image_shape: tuple[int, ...]) -> Picture:
@@ -102,24 +105,25 @@ def _measurement(measurement: Measurement, image_shape: tuple[int, ...]) -> Pict
         pixels, title = y.reshape(-1, *y.shape[-2:]), "measurement"
         if len(pixels) == 3 and image_shape[0] == 3:
             values = pixels.double().cpu().numpy()
-            return _picture(values, (float(values.min()), _above(values)), title)
+            return _picture(values, _ends(values), title)
         pixels = torch.hypot(pixels[0], pixels[1]) if len(pixels) == 2 else pixels[0]
     elif isinstance(operator, LinearOperator):
         with torch.no_grad():
             back = operator.adjoint(y[None])[0].double().cpu().numpy()
-        scale = (0.0 if len(back) == 2 else float(back.min()), _above(back))
-        return _picture(back, scale, "measurement, A^T y")
+        return _picture(back, _ends(back), "measurement, A^T y")
     else:
         pixels, title = y.reshape(1, -1), "measurement"
     values = pixels.double().cpu().numpy()
     h, w = values.shape
     similar = abs(np.log((h / w) / (image_shape[-2] / image_shape[-1]))) < 0.1
-    return Picture(values, float(values.min()), _above(values), "gray", title, like_image=bool(similar))
+    return Picture(values, *_ends(values[None]), "gray", title, like_image=bool(similar))
 
 
-def _above(values: np.ndarray) -> float:
-    low, high = float(values.min()), float(values.max())
-    return high if high > low else low + 1.0
+def _ends(x: np.ndarray) -> tuple[float, float]:
+    """The scale on which all that is shown of an image is seen; that of a magnitude begins at 0."""
+    shown = x if len(x) == 3 else _channel(x)
+    low, high = (0.0 if len(x) == 2 else float(shown.min())), float(shown.max())
+    return low, high if high > low else low + 1.0
 
 
 def _positive(value: float) -> float:

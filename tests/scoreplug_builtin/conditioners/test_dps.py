@@ -181,3 +181,80 @@ def test_the_closed_forms_in_the_docstring_are_those_of_the_table():
     assert math.isclose(Y / GAIN * (1 - math.exp(-kap)), 1.54587, rel_tol=1e-5)
     assert math.isclose(S * (1 - math.exp(-2 * kap)) / (2 * kap), 0.28058, rel_tol=1e-4)
     assert math.isclose(S * math.exp(-kap), 0.08278, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("sde", SDES)
+def test_the_predictive_form_is_exact_for_a_white_prior(sde):
+    """For N(mu, tau^2 I) the covariance of x_0 given x_t is r_t^2 I, so the score is that of the Gaussian posterior."""
+    _, A, y, x = smooth_problem(sde)
+    tau, sigma_y, mu = 0.7, 0.3, 0.2
+    prior = registry.get_model("gaussian", image_shape=(1, 2, 3), mean=mu, covariance=tau**2, sde=sde)
+    operator = from_function(lambda v: v.flatten(1) @ A.T, (1, 2, 3), linear=True)
+    conditioner = registry.get_conditioner("dps", form="predictive")
+
+    posterior = conditioner.condition(prior, Measurement(operator, y, sigma_y))
+
+    K = tau**2 * A.T @ torch.linalg.inv(tau**2 * A @ A.T + sigma_y**2 * torch.eye(4, dtype=torch.float64))
+    mean = mu + K @ (y - mu * A.sum(1))
+    covariance = tau**2 * (torch.eye(6, dtype=torch.float64) - K @ A)
+    exact = registry.get_model(
+        "gaussian", image_shape=(1, 2, 3), mean=mean, covariance=(covariance + covariance.T) / 2, sde=sde
+    )
+    for t in torch.tensor([0.05, 0.4, 0.9], dtype=torch.float64):
+        # the solve stops at 1e-10 of the residual
+        torch.testing.assert_close(posterior.score(x, t), exact.score(x, t), rtol=1e-7, atol=1e-8)
+
+
+def test_the_predictive_form_asks_the_prior_for_its_spread_or_takes_the_users():
+    prior, A, y, x = smooth_problem("vp")
+    operator = from_function(lambda v: v.flatten(1) @ A.T, (1, 2, 3), linear=True)
+    t = torch.tensor(0.4, dtype=torch.float64)
+
+    def score(**params):
+        conditioner = registry.get_conditioner("dps", form="predictive", **params)
+        return conditioner.condition(prior, Measurement(operator, y, 0.1)).score(x, t)
+
+    C = prior.sde.sigma(t) ** 2 / prior.sde.alpha(t) * jacobian(prior, t)  # Cov[x_0 | x_t], by Tweedie
+    own = float((C.trace() / 6).sqrt())
+    assert float(prior.spread(t)) == pytest.approx(own, rel=1e-9)
+    level = float(prior.sde.level(t))
+    tau = own * level / (level**2 - own**2) ** 0.5  # the white prior with this r_t
+    torch.testing.assert_close(score(), score(prior_std=tau), rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(score(), score(prior_std=0.1))
+
+
+def jacobian(prior, t):
+    _, vjp = prior.denoise_with_vjp(torch.zeros(1, 1, 2, 3, dtype=torch.float64), t)
+    return torch.stack([vjp(unit.reshape(1, 1, 2, 3)).flatten() for unit in torch.eye(6, dtype=torch.float64)])
+
+
+@pytest.mark.parametrize("form", ["norm", "likelihood"])
+def test_a_nonlinear_operator_is_guided_by_its_jacobian(form):
+    prior, _, _, x = smooth_problem("vp")
+    operator = from_function(lambda v: v**2, (1, 2, 3))
+    measurement = Measurement(operator, torch.ones(1, 2, 3, dtype=torch.float64), 0.5)
+    posterior = registry.get_conditioner("dps", form=form).condition(prior, measurement)
+    t = torch.tensor(0.4, dtype=torch.float64)
+
+    v = x.clone().requires_grad_()
+    r = (1 - prior.denoise(v, t) ** 2).flatten(1)
+    kappa = 1 / posterior.pull(torch.ones(1, 1, dtype=torch.float64), t) if form == "norm" else 1.0
+    loss = (r.norm(dim=1) / kappa).sum() if form == "norm" else (r**2).sum() / (2 * 0.5**2)
+    (gradient,) = torch.autograd.grad(loss, v)
+
+    torch.testing.assert_close(posterior.score(x, t), prior.score(x, t) - gradient, rtol=1e-9, atol=1e-9)
+
+
+def test_the_predictive_form_refuses_what_it_cannot_do():
+    prior, _, _, _ = smooth_problem("vp")
+    conditioner, data = registry.get_conditioner("dps", form="predictive"), torch.ones(1, 2, 3, dtype=torch.float64)
+    squared = Measurement(from_function(lambda v: v**2, (1, 2, 3)), data, 0.1)
+    with pytest.raises(TypeError, match=r"needs a linear operator .*use form='norm' or 'likelihood'"):
+        conditioner.condition(prior, squared)
+
+    class Silent:
+        """A prior that does not state its spread."""
+
+    doubled = Measurement(from_function(lambda v: 2 * v, (1, 2, 3), linear=True), data, 0.1)
+    with pytest.raises(TypeError, match="needs the prior's spread, which Silent does not state; give prior_std"):
+        conditioner.condition(Silent(), doubled)

@@ -175,3 +175,34 @@ def test_impossible_mixtures_are_refused(params, message):
     params["means"] = tuple(tuple(map(float, row)) for row in params["means"])
     with pytest.raises(ValueError, match=message):
         registry.get_model("gaussian-mixture", image_shape=SHAPE, **params)
+
+
+def test_the_gaussians_spread_is_the_root_mean_square_error_of_its_denoiser(sde):
+    """tr C_t / n with C_t = (sigma^2 / alpha) d x0 / d x."""
+    model = gaussian(sde)
+    for t in TIMES[1:]:
+        _, vjp = model.denoise_with_vjp(random(1, *SHAPE), t)
+        J = torch.stack([vjp(unit.reshape(1, *SHAPE)).flatten() for unit in EYE])
+        r2 = model.sde.sigma(t) ** 2 / model.sde.alpha(t) * J.trace() / 6
+        torch.testing.assert_close(model.spread(t), r2.sqrt(), rtol=1e-10, atol=0)
+    torch.testing.assert_close(model.spread(TIMES), torch.stack([model.spread(t) for t in TIMES]), rtol=1e-12, atol=0)
+
+
+def test_the_mixtures_spread_is_that_of_the_gaussian_with_its_moments(sde):
+    model, w = mixture(sde), torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    means = 2 * random(3, 6, seed=3)
+    second = sum(w[k] * (spd(4 + k) + torch.outer(means[k], means[k])) for k in range(3))
+    mean = w @ means
+    moments = registry.get_model(
+        "gaussian", image_shape=SHAPE, mean=mean, covariance=second - torch.outer(mean, mean), sde=sde
+    )
+
+    torch.testing.assert_close(model.spread(TIMES), moments.spread(TIMES), rtol=1e-9, atol=0)
+    # an upper bound of the mixture's own error, which is the average of tr C_t(x): here at 2000 draws of the mixture
+    t = TIMES[2]
+    k = torch.multinomial(w, 2000, replacement=True, generator=torch.Generator().manual_seed(1))
+    roots = torch.stack([torch.linalg.cholesky(spd(4 + i)) for i in range(3)])
+    x_0 = means[k] + torch.einsum("bij,bj->bi", roots[k], random(2000, 6, seed=11))
+    x_t = model.sde.alpha(t) * x_0 + model.sde.sigma(t) * random(2000, 6, seed=12)
+    error = (model.denoise(x_t.reshape(-1, *SHAPE), t).flatten(1) - x_0).square().mean().sqrt()
+    assert float(error) < float(model.spread(t)) * (1 + 5 / (2 * 12000) ** 0.5)  # five sigma of a root mean square

@@ -137,13 +137,17 @@ def test_a_time_per_sample_is_that_time_for_each(prediction):
 
 def test_label_selects_the_class():
     model = random_model(num_classes=3, label=2)
-    x, t = image(1, 1, 12, 12), TIME
+    alpha, x = model.sde.alpha(TIME), image(1, 1, 12, 12)
+    level = model.sde.sigma(TIME) / alpha
+    index, scaled = model.chain.index_of_level(level), x / alpha / (1 + level**2).sqrt()
 
-    network = model.module.register_forward_pre_hook(lambda module, args: (args[0], args[1], torch.tensor([1])))
-    other = model.denoise(x, t)
-    network.remove()
+    outputs = [model.module(scaled, index, torch.tensor([label])) for label in range(3)]
+    output = (scaled * (1 + level**2).sqrt() - model.denoise(x, TIME)) / level  # epsilon
 
-    assert not torch.allclose(model.denoise(x, t), other)
+    # float64 rounding, divided by a level of 1
+    errors = [(output - of_label).abs().max().item() for of_label in outputs]
+    assert errors[2] < 1e-12
+    assert min(errors[:2]) > 1e-3
 
 
 def test_precision_is_that_of_the_weights():
