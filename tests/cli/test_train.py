@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,37 +122,44 @@ def test_a_finished_training_can_be_given_again(scoreplug, config, tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-COMMAND = (sys.executable, "-c", "from scoreplug.cli import main; main()", "train")
-
-
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "ctrl-c"])
-def test_a_training_that_was_stopped_goes_on_as_if_nothing_had_happened(scoreplug, config, tmp_path, how):
-    """The weights are those of an undisturbed run, bit for bit; dropout, epochs and half an epoch included."""
-    arguments = ("--set", "optimiser.images=120")
-    seldom = ("--set", "output.checkpoint_seconds=1e9", "--set", "output.log_seconds=1e9")
-    scoreplug("train", str(config), "--out", str(tmp_path / "whole"), *arguments, *seldom)
-    expected, _ = load_state_dict(tmp_path / "whole" / WEIGHTS)
-
-    out = tmp_path / "stopped"
+def start(*arguments: str, out: Path) -> subprocess.Popen[str]:
+    """`scoreplug train` in a process of its own, with its first checkpoint written."""
+    command = (sys.executable, "-c", "from scoreplug.cli import main; main()", "train", *arguments, "--out", str(out))
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(
-        (*COMMAND, str(config), "--out", str(out), *arguments), stderr=subprocess.PIPE, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     while not (out / STATE).exists() and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(how)
-    _, errors = process.communicate()
-    reached = torch.load(out / STATE, weights_only=True)["images"]
-    assert 0 < reached < 120, errors
-    if how is signal.SIGINT:
-        assert process.returncode == 130
-        assert f"stopped after {reached} images; the same command goes on from {out}" in errors
+    return process
 
-    result = scoreplug("train", str(config), "--out", str(out), *arguments)
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(scoreplug, config, tmp_path):
+    """The weights are those of an undisturbed run, bit for bit; dropout, epochs and half an epoch included."""
+    arguments = (str(config), "--set", "optimiser.images=120")
+    scoreplug("train", *arguments, "--out", str(tmp_path / "whole"), "--set", "output.checkpoint_seconds=1e9")
+    expected, _ = load_state_dict(tmp_path / "whole" / WEIGHTS)
+
+    process = start(*arguments, out=tmp_path / "killed")
+    process.kill()
+    _, errors = process.communicate()
+    reached = torch.load(tmp_path / "killed" / STATE, weights_only=True)["images"]
+    assert 0 < reached < 120, errors
+    result = scoreplug("train", *arguments, "--out", str(tmp_path / "killed"))
 
     assert f"resumed after {reached} images" in result.stderr
-    weights, _ = load_state_dict(out / WEIGHTS)
+    weights, _ = load_state_dict(tmp_path / "killed" / WEIGHTS)
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(config, tmp_path):
+    out = tmp_path / "out"
+
+    process = start(str(config), "--set", "optimiser.images=1000000", out=out)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+
+    assert process.returncode == 130
+    reached = torch.load(out / STATE, weights_only=True)["images"]
+    assert f"stopped after {reached} images; the same command goes on from {out}" in errors
 
 
 def test_another_config_in_the_same_folder_is_refused_unless_asked_to_start_anew(scoreplug, config, tmp_path):
