@@ -35,8 +35,8 @@ TASKS = {
 TV_WEIGHTS = [w * 10**k for k in (-3, -2, -1, 0) for w in (1, 2, 3, 5, 7)]
 METHOD = {
     "conditioner": {"name": "dps", "form": "predictive"},
-    "sampler": {"name": "pc", "steps": 100},
-    "sde": "vp",
+    "sampler": {"name": "pc", "steps": 100, "grid": "rho", "predictor": "ancestral"},
+    "sde": "ve",
 }
 
 

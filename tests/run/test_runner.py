@@ -228,3 +228,14 @@ def test_a_rehearsal_foretells_the_cost_of_a_sample(sampler, conditioner):
     (task,) = plan(chosen, {})
 
     assert rehearse(build(chosen)).as_dict() == execute(task).facts["cost"]
+
+
+def test_a_rehearsal_keeps_what_the_prior_can_do():
+    """The predictive form asks the prior for its spread; its solves depend on the residuals, its evaluations do not."""
+    chosen = config(conditioner={"name": "dps", "form": "predictive"}, samples=1)
+
+    (task,) = plan(chosen, {})
+
+    expected = execute(task).facts["cost"]
+    found = rehearse(build(chosen)).as_dict()
+    assert (found["evaluations"], found["vjps"]) == (expected["evaluations"], expected["vjps"])

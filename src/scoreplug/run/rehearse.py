@@ -36,7 +36,7 @@ def stand_in(model: ScoreModel) -> ScoreModel:
 
 
 def rehearse(setup: Setup) -> Cost:
-    """The calls that one sample takes. Exact unless the sampler adapts its steps to the prior.
+    """The calls that one sample takes. Exact unless a sampler adapts its steps, or a solver its iterations, to values.
 
     Raises:
         DivergenceError: if the loop diverges even then.

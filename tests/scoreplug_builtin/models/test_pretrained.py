@@ -62,6 +62,17 @@ def test_the_card_tells_data_licence_range_and_training(name, prior):
     assert {"scoreplug", "torch", "numpy", "python"} <= card["versions"].keys()
 
 
+def test_the_card_in_the_class_has_the_numbers_of_the_file(prior):
+    text = " ".join(type(prior).__doc__.split())
+    card = prior.description["card"]
+
+    for point in prior.description["curve"]:
+        if 0.01 <= point["level"] <= 2.0 and point["level"] != 0.02:
+            assert f" {point['level']:g} {point['rmse']:.4f} {point['linear']:.4f}" in text
+    assert f"{card['parameters'] / 1e6:.2f} million parameters" in text
+    assert f"{card['images_seen']:,} images in {card['steps']:,} steps" in text
+
+
 def test_the_log_ends_where_the_card_says(name, prior):
     lines = [json.loads(line) for line in WEIGHTS.joinpath(f"{name}.log.jsonl").read_text().splitlines()]
     curves = [line for line in lines if "curve" in line]
@@ -85,6 +96,7 @@ def test_held_out_images_are_denoised_as_well_as_the_curve_says(name, prior):
     source, curve = source_of(name), prior.description["curve"]
     images = torch.from_numpy(source.held_out.batch(range(config_of(name).evaluation.images)))
     few = [point for point in curve if point["level"] in (0.05, 0.5)]
+    # its linear reference is not looked at here
     white = Spectrum(mean=torch.zeros_like(images[0]), power=torch.ones_like(images[0]))
 
     points = denoising_curve(prior, images, (0.05, 0.5), spectrum=white)
