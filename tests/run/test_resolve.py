@@ -118,3 +118,10 @@ except SystemExit as end:
     assert "sampler 'choosy' needs a model with log-density; 'ellipses-64' provides nothing" in done.stderr
     assert "a sampler without that need (em" in done.stderr
     assert "a model that provides it (gaussian, gaussian-mixture)" in done.stderr
+
+
+def test_a_network_without_weights_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"model 'openai-unet' has no weights: name their file with model\.checkpoint"
+    ):
+        resolve({**TABLE, "model": {"name": "openai-unet", "image_shape": [1, 8, 8]}})

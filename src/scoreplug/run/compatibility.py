@@ -21,6 +21,20 @@ def unknown_names(components: Mapping[str, ComponentConfig]) -> list[str]:
     return problems
 
 
+def untrained(model: ComponentConfig | None) -> list[str]:
+    """A network without weights is for training; its samples would be nobody's posterior."""
+    if model is None:
+        return []
+    with contextlib.suppress(LookupError):
+        spec = registry.spec("model", model.name)
+        if isinstance(spec, ModelSpec) and spec.trainable and model.params.get("checkpoint") is None:
+            return [
+                f"model {model.name!r} has no weights: name their file with model.checkpoint, "
+                "or make one with `scoreplug train`"
+            ]
+    return []
+
+
 def refusals(components: Mapping[str, ComponentConfig]) -> list[str]:
     """Every combination that cannot run, with the reason and what would work instead. Unknown names are left alone."""
     specs = {}

@@ -18,7 +18,7 @@ from scoreplug import registry
 from scoreplug.param import Param, ParameterError, check, parameters
 from scoreplug.registry import PluginError
 from scoreplug.registry.specs import ModelSpec
-from scoreplug.run.compatibility import refusals, unknown_names
+from scoreplug.run.compatibility import refusals, unknown_names, untrained
 from scoreplug.run.config import ComponentConfig, ConfigError, RunConfig, parse
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".ckpt")
@@ -35,7 +35,7 @@ def resolve(table: Mapping[str, Any]) -> RunConfig:
     """
     parts = parse(table)
     components, problems = _opened(parts.components)
-    problems = [*parts.problems, *problems, *unknown_names(components)]
+    problems = [*parts.problems, *problems, *unknown_names(components), *untrained(components.get("model"))]
     if parts.input is not None:
         problems += _unknown_source(parts.input.source)
     if refused := refusals(components):
