@@ -127,3 +127,12 @@ def test_the_demo_is_one_command_without_arguments(tmp_path):
     assert config["samples"] == 8
     assert config["operator"] == {**config["operator"], "name": "radon", "angles": 30}
     assert not list(tmp_path.iterdir())
+
+
+def test_the_reconstruction_page_is_what_the_benchmark_wrote(tmp_path):
+    """The table is rendered from the measured numbers, not typed."""
+    script, page = ROOT / "benchmarks/reconstruction.py", tmp_path / "page.md"
+    command = [sys.executable, str(script), "--render", str(ROOT / "docs/reconstruction.json"), "--out", str(page)]
+    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert page.read_text() == (ROOT / "docs/reconstruction.md").read_text()

@@ -121,7 +121,5 @@ except SystemExit as end:
 
 
 def test_a_network_without_weights_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"model 'openai-unet' has no weights: name their file with model\.checkpoint"
-    ):
+    with pytest.raises(ConfigError, match=r"'openai-unet' has no weights: name their file with model\.checkpoint"):
         resolve({**TABLE, "model": {"name": "openai-unet", "image_shape": [1, 8, 8]}})
