@@ -8,10 +8,11 @@ import pytest
 import torch
 from skimage.io import imsave
 
-TINY = (
-    *("--model", "gaussian", "--set", "model.image_shape=[1,8,8]", "--operator", "inpainting"),
+PRIOR = (
+    *("--model", "gaussian", "--set", "model.image_shape=[1,8,8]", "--sde", "vp", "--operator", "inpainting"),
     *("--sampler", "em", "--set", "sampler.steps=3", "--samples", "2"),
 )
+TINY = (*PRIOR, "--set", "conditioner.form=norm")
 
 
 @pytest.fixture
@@ -32,7 +33,17 @@ def test_a_run_says_where_it_is_and_how_good(scoreplug, here):
     assert lines[0] == "run directory: out"
     assert [line.split("  ")[0] for line in lines[2:5]] == ["posterior mean", "average of samples", "pseudoinverse"]
     assert lines[5].startswith("4 network evaluations and 4 vjps per sample, ")
-    assert result.stderr == ""  # no progress bar where nobody watches
+    assert "sampling" not in result.stderr  # no progress bar where nobody watches
+
+
+def test_samples_that_miss_the_measurement_are_pointed_out(scoreplug, here):
+    """The prior alone (unit variance) cannot fit data with noise of 0.01; with noise of 10 anything fits."""
+    alone = (*PRIOR, "--conditioner", "none")
+    missed = scoreplug("run", *alone, "--set", "input.noise_std=0.01", "--out", "missed")
+    fitted = scoreplug("run", *alone, "--set", "input.noise_std=10.0", "--out", "fitted")
+
+    assert "warning: the samples miss the measurement by" in missed.stderr
+    assert (missed.exit_code, fitted.exit_code, fitted.stderr) == (0, 0, "")
 
 
 def test_the_numbers_are_those_of_the_files(scoreplug, here):

@@ -63,6 +63,17 @@ class PackagedPrior(BaseModel):
         return as_file(files("scoreplug_builtin.models").joinpath("weights", f"{self.weights}.safetensors"))
 
     @property
+    def checkpoint(self) -> str | None:
+        """The file with the weights."""
+        return self.network.checkpoint
+
+    @property
+    def data_range(self) -> tuple[float, float]:
+        """Range of the training images' values."""
+        low, high = self.description["card"]["data_range"]
+        return low, high
+
+    @property
     def module(self) -> nn.Module:
         return self.network.module
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import attrs
 import numpy as np
@@ -37,6 +37,8 @@ class Blur(OnImage, SpectralOperator):
     Raises:
         ValueError: if an own kernel cannot be read or is not two-dimensional.
     """
+
+    baseline_name: ClassVar[str] = "regularised inverse"
 
     kernel: Literal["gaussian", "motion"] | str | Tensor | tuple[tuple[float, ...], ...] = param(
         "gaussian", doc="h: a named kernel, or an own one as a .npy or .npz file, a tensor or rows"

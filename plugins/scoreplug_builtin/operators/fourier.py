@@ -111,11 +111,17 @@ class Fourier(OnImage, SpectralOperator):
         return torch.stack([k.real, k.imag], dim=1)
 
     def transpose(self, y: Tensor) -> Tensor:
+        return self._to_image(self._filled(y))
+
+    def picture(self, y: Tensor) -> Tensor:
+        """The logarithm of the magnitude in k-space, log(1 + |k|), zero where nothing was measured, (B, H, W)."""
+        return self._filled(y).abs().square().sum(1).sqrt().log1p()
+
+    def _filled(self, y: Tensor) -> Tensor:
+        """k-space with zeros where nothing was measured, (B, channels, H, W), complex."""
         values = torch.complex(y[:, 0], y[:, 1])
         zeros = torch.zeros(*values.shape[:2], self.measured.numel(), dtype=values.dtype, device=values.device)
-        return self._to_image(
-            zeros.index_copy(2, self._index.like(y), values).reshape(*values.shape[:2], *self.measured.shape)
-        )
+        return zeros.index_copy(2, self._index.like(y), values).reshape(*values.shape[:2], *self.measured.shape)
 
     def _to_kspace(self, x: Tensor) -> Tensor:
         """F x, complex."""

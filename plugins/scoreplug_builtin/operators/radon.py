@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import numpy as np
@@ -44,6 +44,8 @@ class Radon(OnImage, BaseLinearOperator):
     References:
         Kak, Slaney: Principles of Computerized Tomographic Imaging. IEEE Press 1988, chapters 3 and 7.
     """
+
+    baseline_name: ClassVar[str] = "filtered backprojection"
 
     angles: int | tuple[float, ...] = param(
         30, unit="degree", doc="theta, counter-clockwise; a number n is n angles at equal distances in [0, 180)"

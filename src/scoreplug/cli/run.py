@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from scoreplug.run.overrides import Assignment
     from scoreplug.run.result import Result
 
+MISFIT = 3.0
+"""Residual of the samples, over the noise, from which on the user is told that they miss the measurement."""
+
 _COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
 
 
@@ -136,6 +139,13 @@ def _summarize(result: Result, folder: Path) -> None:
     for name, entry in rows:
         psnr, ssim, residual = (entry[key] for key in ("psnr", "ssim", "residual"))
         click.echo(f"{name:24}{_cell(psnr, 10, 2)}{_cell(ssim, 8, 3)}{_cell(residual, 16, 2)}")
+    misfit = metrics["average_of_samples"]["residual"]
+    if misfit is not None and misfit > MISFIT:
+        click.echo(
+            f"warning: the samples miss the measurement by {misfit:.1f} times its noise; take more steps, "
+            "or another scale or conditioner",
+            err=True,
+        )
     click.echo(
         f"{cost['evaluations_per_sample']:.0f} network evaluations and {cost['vjps_per_sample']:.0f} vjps per sample, "
         f"{cost['sampling_seconds']:.1f} s"

@@ -155,3 +155,17 @@ def test_a_mask_that_makes_no_sense_is_refused(params, message):
     """At construction, with the value that was given."""
     with pytest.raises(ValueError, match=message):
         fourier(**params)
+
+
+def test_the_picture_of_full_kspace_is_the_logarithm_of_its_magnitude():
+    """By numpy, with the zero frequency in the centre; what was not measured is zero."""
+    x = np.random.default_rng(0).standard_normal((2, 1, 6, 8))
+    kspace = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(x, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
+    mask = np.zeros((6, 8))
+    mask[:, ::2] = 1
+    operator = fourier((1, 6, 8), mask=torch.from_numpy(mask))
+
+    picture = operator.picture(operator(torch.from_numpy(x)))
+
+    expected = torch.from_numpy(np.log1p(np.abs(kspace[:, 0]) * mask))
+    torch.testing.assert_close(picture, expected, rtol=1e-12, atol=1e-12)
