@@ -228,3 +228,20 @@ def test_nan_stops_the_run_and_says_where(sampler_name):
     assert all(bool(state.x.isfinite().all()) for state in states)  # it never came out
     assert caught.value.step == states[-1].index + 1
     assert caught.value.last_norms == [pytest.approx(float(states[-1].x[1].norm()))]
+
+
+@pytest.mark.parametrize("conditioner", CONDITIONERS)
+@pytest.mark.parametrize("sampler_name", SAMPLERS)
+def test_a_networks_samples_do_not_depend_on_their_batch_mates(sampler_name, conditioner):
+    """The shipped network in float32: convolutions and attention of another batch shape may round differently, no more."""
+    prior = registry.get_model("digits-32")
+    operator = registry.get_operator("downsampling", image_shape=prior.shape, factor=4)
+    measurement = simulate(operator, torch.full(prior.shape, 0.3), 0.1)
+    model = registry.get_conditioner(conditioner, **GENTLE.get(conditioner, {})).condition(prior, measurement)
+    sampler = make_sampler(sampler_name, steps=3)
+
+    eight = sampler.sample(model, 8)
+
+    scale = float(eight.abs().max())
+    torch.testing.assert_close(sampler.sample(model, 3), eight[:3], rtol=0, atol=1e-5 * scale)
+    torch.testing.assert_close(draw(sampler, model, (5,)), eight[5:6], rtol=0, atol=1e-5 * scale)

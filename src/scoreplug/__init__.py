@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from scoreplug.model import ConditionedModel as ConditionedModel
     from scoreplug.model import NetworkModel as NetworkModel
     from scoreplug.noise import Noise as Noise
+    from scoreplug.operator import SVD as SVD
     from scoreplug.operator import BaseLinearOperator as BaseLinearOperator
     from scoreplug.operator import BaseOperator as BaseOperator
+    from scoreplug.operator import SpectralOperator as SpectralOperator
     from scoreplug.protocols import SDE as SDE
     from scoreplug.protocols import Conditioner as Conditioner
     from scoreplug.protocols import Operator as Operator
@@ -52,6 +54,8 @@ _HOMES = {
     "Noise": "noise",
     "BaseLinearOperator": "operator",
     "BaseOperator": "operator",
+    "SVD": "operator",
+    "SpectralOperator": "operator",
     "Conditioner": "protocols",
     "Operator": "protocols",
     "SDE": "protocols",
