@@ -13,14 +13,14 @@ from scoreplug_builtin.models._packaged import PackagedPrior
 class Ellipses64(PackagedPrior):
     """Small prior on 64 x 64 phantoms of random ellipses, values in [0, 1].
 
-    Data: the source `ellipses`, made on the fly, so that no image is seen twice and any number can be held out. There is
-    nothing to license.
+    Data: the source `ellipses`, made on the fly, so that no image is seen twice and any number can be held out. There
+    is nothing to license.
 
     Network: `openai-unet` with 1.17 million parameters, stored in half precision; noise levels 0.0001 to 152.
 
-    Training: 77,808 images in 9,726 steps of 8, 96 minutes on one thread of a busy CPU, with
-    weights/ellipses-64.toml. Root mean squared error per pixel on 64 held-out images, and that of the best linear filter
-    (Wiener's):
+    Training: 77,808 images in 9,726 steps of 8, 96 minutes on one thread of a busy CPU, with weights/ellipses-64.toml
+    (the comments there tell how the range of levels grew on the way). Root mean squared error per pixel on 64 held-out
+    images, and that of the best linear filter (Wiener's):
 
         level     rmse    linear
         0.01     0.0055   0.0097
