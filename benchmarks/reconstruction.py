@@ -150,10 +150,10 @@ The posterior samples: {method}.
 """
 
 REMARKS = """
-*spread / error of the mean* is the root mean variance of the samples over the root mean square error of their mean: near 1
-where the samples are as far apart as the truth is from them, below 1 where they are too sure. In the box of the inpainting
-task nothing is measured, and the noise outside (0.007) lies below the lowest noise level of `ve` (sigma_min = 0.01), which is
-why its samples miss the measurement by more than the noise.
+*spread / error of the mean* is the root mean variance of the samples over the root mean square error of their mean:
+near 1 where the samples are as far apart as the truth is from them, below 1 where they are too sure. In the box of the
+inpainting task nothing is measured, and the noise outside (0.007) lies below the lowest noise level of `ve`
+(sigma_min = 0.01), which is why its samples miss the measurement by more than the noise.
 """
 
 NAMES = {"linear": "linear", "tv": "TV", "mean": "**posterior mean**", "sample": "one posterior sample"}
