@@ -233,7 +233,7 @@ def test_nan_stops_the_run_and_says_where(sampler_name):
 @pytest.mark.parametrize("conditioner", CONDITIONERS)
 @pytest.mark.parametrize("sampler_name", SAMPLERS)
 def test_a_networks_samples_do_not_depend_on_their_batch_mates(sampler_name, conditioner):
-    """The shipped network in float32: convolutions and attention of another batch shape may round differently, no more."""
+    """The shipped network in float32: convolutions of another batch shape may round differently, no more."""
     prior = registry.get_model("digits-32")
     operator = registry.get_operator("downsampling", image_shape=prior.shape, factor=4)
     measurement = simulate(operator, torch.full(prior.shape, 0.3), 0.1)
