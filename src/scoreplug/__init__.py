@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from scoreplug.measurement import Measurement as Measurement
     from scoreplug.measurement import simulate as simulate
     from scoreplug.model import BaseModel as BaseModel
+    from scoreplug.model import BasePrior as BasePrior
     from scoreplug.model import ConditionedModel as ConditionedModel
     from scoreplug.model import NetworkModel as NetworkModel
     from scoreplug.noise import Noise as Noise
@@ -49,6 +50,7 @@ _HOMES = {
     "Measurement": "measurement",
     "simulate": "measurement",
     "BaseModel": "model",
+    "BasePrior": "model",
     "ConditionedModel": "model",
     "NetworkModel": "model",
     "Noise": "noise",

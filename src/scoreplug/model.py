@@ -176,7 +176,26 @@ class ConditionedModel(BaseModel):
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class NetworkModel(BaseModel):
+class BasePrior(BaseModel):
+    """A prior under the process, in the precision and on the device that the user chooses."""
+
+    sde: SDE = param("vp", component="sde", doc="the forward process that the model is asked under")
+    precision: Literal["float32", "float64", "bfloat16"] = param(
+        "float32", doc="floating-point type of weights and samples"
+    )
+    device_name: str = param("cpu", doc="where the model runs, as torch names it: cpu, cuda, cuda:1, mps")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.precision)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.device_name)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class NetworkModel(BasePrior):
     """A prior held by a neural network.
 
     A subclass gives `build()`, the torch module, and `denoise`. The weights are frozen, so that guidance
@@ -184,12 +203,7 @@ class NetworkModel(BaseModel):
     """
 
     image_shape: tuple[int, ...] = param(doc="shape of one image, (channels, height, width)", ge=1, unit="pixel")
-    sde: SDE = param("vp", component="sde", doc="the forward process that the model is asked under")
     checkpoint: str | None = param(None, doc="file with the weights (.safetensors, .pt); without one they are fresh")
-    precision: Literal["float32", "float64", "bfloat16"] = param(
-        "float32", doc="floating-point type of weights and samples"
-    )
-    device_name: str = param("cpu", doc="where the network runs, as torch names it: cpu, cuda, cuda:1, mps")
 
     def __attrs_post_init__(self) -> None:
         _ = self.module  # a bad checkpoint is found now, not at the first step
@@ -205,11 +219,3 @@ class NetworkModel(BaseModel):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.image_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return getattr(torch, self.precision)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.device_name)

@@ -6,33 +6,24 @@ import functools
 import json
 from collections.abc import Callable
 from importlib.resources import as_file, files
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import attrs
-import torch
 from torch import Tensor, nn
 
-from scoreplug import param
 from scoreplug.checkpoint import METADATA_KEY, load_state_dict, read_model_config
-from scoreplug.model import BaseModel
-from scoreplug.protocols import SDE
+from scoreplug.model import BasePrior
 from scoreplug_builtin.models.openai_unet import OpenAIUNet
 
 _MARGIN = 1.02  # the levels trained on, and two percent around them
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class PackagedPrior(BaseModel):
+class PackagedPrior(BasePrior):
     """A network of `openai-unet` with packaged weights; the architecture stands in their file."""
 
     weights: ClassVar[str]
     """Name of the file in the folder `weights`, without its suffix."""
-
-    sde: SDE = param("vp", component="sde", doc="the forward process that the model is asked under")
-    precision: Literal["float32", "float64", "bfloat16"] = param(
-        "float32", doc="floating-point type of weights and samples"
-    )
-    device_name: str = param("cpu", doc="where the network runs, as torch names it: cpu, cuda, cuda:1, mps")
 
     def __attrs_post_init__(self) -> None:
         _ = self.network
@@ -80,14 +71,6 @@ class PackagedPrior(BaseModel):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.network.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.network.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.network.device
 
     @property
     def level_range(self) -> tuple[float, float]:

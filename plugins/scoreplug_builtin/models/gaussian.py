@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import BaseModel
-from scoreplug.protocols import SDE
+from scoreplug.model import BasePrior
 from scoreplug_builtin.models._normals import Normals, Perturbed
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Gaussian(BaseModel):
+class Gaussian(BasePrior):
     """The normal distribution N(mean, covariance) over images."""
 
     image_shape: tuple[int, ...] = param(doc="shape of one image", ge=1, unit="pixel")
@@ -34,9 +33,7 @@ class Gaussian(BaseModel):
     covariance: float | tuple[tuple[float, ...], ...] | Tensor = param(
         1.0, doc="variance of every pixel, or the covariance matrix of the flattened image; data units squared"
     )
-    sde: SDE = param("vp", component="sde", doc="the forward process")
     precision: Literal["float32", "float64"] = param("float64", doc="floating-point type of samples")
-    device_name: str = param("cpu", doc="where samples are computed, as torch names it")
 
     def __attrs_post_init__(self) -> None:
         _ = self.normals  # bad shapes are found now, not at the first step
@@ -44,14 +41,6 @@ class Gaussian(BaseModel):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.image_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return getattr(torch, self.precision)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.device_name)
 
     @functools.cached_property
     def normals(self) -> Normals:

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import BaseModel
-from scoreplug.protocols import SDE
+from scoreplug.model import BasePrior
 from scoreplug_builtin.models._normals import Normals, Perturbed
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class GaussianMixture(BaseModel):
+class GaussianMixture(BasePrior):
     """A mixture of K normal distributions over images."""
 
     image_shape: tuple[int, ...] = param(doc="shape of one image", ge=1, unit="pixel")
@@ -36,9 +35,7 @@ class GaussianMixture(BaseModel):
         1.0,
         doc="one variance, one per component (K,), or a matrix per component (K, pixels, pixels); data units squared",
     )
-    sde: SDE = param("vp", component="sde", doc="the forward process")
     precision: Literal["float32", "float64"] = param("float64", doc="floating-point type of samples")
-    device_name: str = param("cpu", doc="where samples are computed, as torch names it")
 
     def __attrs_post_init__(self) -> None:
         _ = self.normals, self.log_weights  # bad shapes are found now, not at the first step
@@ -46,14 +43,6 @@ class GaussianMixture(BaseModel):
     @property
     def shape(self) -> tuple[int, ...]:
         return self.image_shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return getattr(torch, self.precision)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.device_name)
 
     @functools.cached_property
     def normals(self) -> Normals:
