@@ -13,8 +13,7 @@ SDE, sampler and number of steps. Dividing by the operator's norm |A|, its large
 same for every unit of the measurement, and one default serve a mask (|A| = 1), a blur (|A| = 1) and a sinogram (|A| =
 43 for 30 angles at 64 x 64). The authors' images have the range [-1, 1]; on [0, 1] their zeta is twice the scale. A
 nonlinear operator has no norm; |A| = 1 there. The pull along a singular vector is proportional to its singular value,
-so an ill-conditioned operator (a sinogram) takes the authors' number of steps, about 1000: with fewer, the data are
-fitted only roughly.
+so an ill-conditioned operator (a sinogram) is fitted more slowly than a mask.
 
 Likelihood form. Bayes' rule with p(y | x_t) replaced by N(y; A x0, sigma_y^2 I), which leaves out the spread of x_0
 given x_t. It is biased for every prior with a spread: in a scalar Gaussian problem y = a x_0 + n with the prior
