@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scoreplug.measurement import Measurement
 from scoreplug.param import param
-from scoreplug.protocols import SDE, ScoreModel, Step
+from scoreplug.protocols import SDE, HasLogDensity, HasMetric, HasSpread, ScoreModel, Step
 
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class BaseModel:
 
     def under(self, sde: SDE) -> ScoreModel:
         """The same model under another SDE, exactly (see `Rescheduled`)."""
-        return Rescheduled(base=self, sde=sde)
+        return Rescheduled.of(self, sde)
 
     def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """The denoised estimate and its vector-Jacobian product, from one evaluation.
@@ -88,6 +88,27 @@ def tweedie(model: ScoreModel, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
     return (x + sigma**2 * score) / alpha
 
 
+def score_and_log_density(model: ScoreModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """grad log p_t(x), (B, *shape), and log p_t(x), (B,), from one evaluation where the model knows how.
+
+    Args:
+        model: one with a log density.
+        x: (B, *shape).
+        t: () or (B,).
+    """
+    together: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+    together = getattr(model, "score_and_log_density", None)
+    if together is not None:
+        return together(x, t)
+    dense: HasLogDensity = model  # type: ignore[assignment]
+    return model.score(x, t), dense.log_density(x, t)
+
+
+def precondition(model: ScoreModel, v: Tensor, t: Tensor, power: Literal["half", "one"]) -> Tensor:
+    """M_t^{1/2} v or M_t v, (B, *shape): the model's metric, the identity if it has none."""
+    return model.metric(v, t, power) if isinstance(model, HasMetric) else v
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Rescheduled(BaseModel):
     """A model under another SDE.
@@ -98,6 +119,12 @@ class Rescheduled(BaseModel):
 
     base: ScoreModel
     sde: SDE
+
+    @classmethod
+    def of(cls, base: ScoreModel, sde: SDE) -> Rescheduled:
+        """The model under the SDE, with the capabilities that the model has."""
+        has_density, has_spread = isinstance(base, HasLogDensity), isinstance(base, HasSpread)
+        return _RESCHEDULED[has_density, has_spread](base=base, sde=sde)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,27 +142,55 @@ class Rescheduled(BaseModel):
     def level_range(self) -> tuple[float, float] | None:
         return getattr(self.base, "level_range", None)
 
-    def spread(self, t: Tensor) -> Tensor:
-        """The model's error at the same noise level, if the model states it."""
-        return self.base.spread(self._native(t))  # type: ignore[attr-defined]
-
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        native, native_t, alpha = self.base.sde, self._native(t), self.sde.alpha(t)
-        return self.base.denoise(x * broadcast(native.alpha(native_t) / alpha, x), native_t)
+        native_t = self.native_time(t)
+        return self.base.denoise(x * broadcast(self.ratio(t), x), native_t)
 
     def under(self, sde: SDE) -> ScoreModel:
         return self.base.under(sde)
 
-    def _native(self, t: Tensor) -> Tensor:
-        """The time at which the model's own process has the noise level of this one at t."""
+    def native_time(self, t: Tensor) -> Tensor:
+        """t', the time at which the model's own process has the noise level of this one at t."""
         return self.base.sde.time_of(self.sde.sigma(t) / self.sde.alpha(t))
 
+    def ratio(self, t: Tensor) -> Tensor:
+        """alpha'(t') / alpha(t), of t's shape."""
+        return self.base.sde.alpha(self.native_time(t)) / self.sde.alpha(t)
+
+
+class _Density(Rescheduled):
+    """log p_t(x) = log p'_{t'}(x') + n log(alpha'(t') / alpha(t))."""
+
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x) = log p'_{t'}(x') + n log(alpha'(t') / alpha(t)), if the model under its own process has one."""
-        native, native_t, alpha = self.base.sde, self._native(t), self.sde.alpha(t)
-        ratio = native.alpha(native_t) / alpha
-        native_density = self.base.log_density(x * broadcast(ratio, x), native_t)  # type: ignore[attr-defined]
-        return native_density + x[0].numel() * ratio.log().to(x)
+        base: HasLogDensity = self.base  # type: ignore[assignment]
+        ratio = self.ratio(t)
+        native = base.log_density(x * broadcast(ratio, x), self.native_time(t))
+        return native + x[0].numel() * ratio.log().to(x)
+
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        ratio = self.ratio(t)
+        score, native = score_and_log_density(self.base, x * broadcast(ratio, x), self.native_time(t))
+        return score * broadcast(ratio, x), native + x[0].numel() * ratio.log().to(x)
+
+
+class _Spread(Rescheduled):
+    """The model's error at the same noise level."""
+
+    def spread(self, t: Tensor) -> Tensor:
+        base: HasSpread = self.base  # type: ignore[assignment]
+        return base.spread(self.native_time(t))
+
+
+class _DensityAndSpread(_Density, _Spread):
+    """Both."""
+
+
+_RESCHEDULED: dict[tuple[bool, bool], type[Rescheduled]] = {
+    (False, False): Rescheduled,
+    (True, False): _Density,
+    (False, True): _Spread,
+    (True, True): _DensityAndSpread,
+}
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -197,7 +197,11 @@ class HasLogDensity(Protocol):
     """The potential is at hand, not only its gradient: Metropolis acceptance needs it."""
 
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x), (B,), in nats."""
+        """log p_t(x) up to a constant that depends on t alone, (B,), in nats.
+
+        A model for which score and density share an evaluation also has `score_and_log_density(x, t)`, which gives
+        both.
+        """
 
 
 @runtime_checkable
@@ -206,6 +210,17 @@ class HasSpread(Protocol):
 
     def spread(self, t: Tensor) -> Tensor:
         """r_t, the root mean square error of x0 = E[x_0 | x_t] per pixel under the prior, of t's shape, data units."""
+
+
+@runtime_checkable
+class HasMetric(Protocol):
+    """Directions move at different speeds: Langevin and Hamiltonian moves are preconditioned.
+
+    A Langevin move of step e is then x + e M_t score + sqrt(2 e) M_t^{1/2} z.
+    """
+
+    def metric(self, v: Tensor, t: Tensor, power: Literal["half", "one"]) -> Tensor:
+        """M_t^{1/2} v or M_t v, (B, *shape); M_t is symmetric, positive semidefinite, and at most the identity."""
 
 
 @runtime_checkable

@@ -69,5 +69,9 @@ class Gaussian(BasePrior):
         """log p_t(x), (B,), in nats."""
         return self._at(x, t).log_density()[:, 0]
 
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        here = self._at(x, t)
+        return here.score().reshape(x.shape), here.log_density()[:, 0]
+
     def _at(self, x: Tensor, t: Tensor) -> Perturbed:
         return self.normals.at(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))

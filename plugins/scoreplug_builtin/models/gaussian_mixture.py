@@ -96,6 +96,12 @@ class GaussianMixture(BasePrior):
         """log p_t(x), (B,), in nats."""
         return (self.log_weights + self._at(x, t).log_density()).logsumexp(1)
 
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        components = self._at(x, t)
+        joint = self.log_weights + components.log_density()
+        score = torch.einsum("bk,bkn->bn", joint.softmax(1), components.score())
+        return score.reshape(x.shape), joint.logsumexp(1)
+
     def _average(self, components: Perturbed, of: Tensor) -> Tensor:
         """sum_k r_k(x) of_k, (B, n)."""
         responsibility = (self.log_weights + components.log_density()).softmax(1)

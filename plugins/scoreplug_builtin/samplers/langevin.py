@@ -1,6 +1,6 @@
 r"""Annealed Langevin dynamics: at every noise level, moves that leave p_t invariant up to their step size.
 
-    x <- x + e score(x, t) + sqrt(2 e) z
+    x <- x + e M_t score(x, t) + sqrt(2 e) M_t^{1/2} z,    M_t = I unless the model has a metric
 
     rule = "level":    e = 2 (snr sigma_t)^2
     rule = "norm":     e = 2 (snr |z| / |score(x, t)|)^2, for each sample
@@ -28,7 +28,7 @@ import attrs
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import tweedie
+from scoreplug.model import precondition, tweedie
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel, Step
 from scoreplug.sampler import BaseSampler, State
@@ -56,7 +56,7 @@ class Langevin(BaseSampler):
         e = 2 * (self.snr * model.sde.sigma(t)) ** 2
         if self.rule == "norm":
             e = 2 * (self.snr * _norm(z) / _norm(score)) ** 2
-        x_new = x + e * score + (2 * e).sqrt() * z
+        x_new = x + e * precondition(model, score, t, "one") + (2 * e).sqrt() * precondition(model, z, t, "half")
         x0 = tweedie(model, x, t, score)
         return model.project(x_new, Step(t=t, s=t, x0=x0, gain=e, phase="correct", noise=noise.at("project")))
 

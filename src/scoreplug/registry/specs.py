@@ -111,12 +111,16 @@ class ConditionerSpec(ComponentSpec):
         needs: what the operator must provide ("linear", "pinv", "svd").
         vjp: it differentiates through the network (one vector-Jacobian product per evaluation).
         exact: on a Gaussian prior with a linear operator its score is that of p_t(x | y).
+        keeps: capabilities of the prior that the posterior has, too ("log-density").
+        canonical: samplers it was published with.
     """
 
     kind: ClassVar[str] = "conditioner"
     needs: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     vjp: bool = False
     exact: bool = False
+    keeps: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    canonical: tuple[str, ...] = attrs.field(default=(), converter=_texts)
 
 
 @attrs.frozen(kw_only=True)
@@ -125,11 +129,15 @@ class SamplerSpec(ComponentSpec):
 
     Args:
         needs: what the model must provide ("log-density").
+        exact_with: what makes it exact ("log-density"); without, it approximates, and says so.
+        corrects: it has moves at a fixed level, and can be the corrector of "pc".
         couples: samples of one population depend on each other (SMC); the population is then the unit of work.
     """
 
     kind: ClassVar[str] = "sampler"
     needs: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    exact_with: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    corrects: bool = False
     couples: bool = False
 
 
