@@ -52,9 +52,7 @@ from scoreplug import param
 from scoreplug.measurement import Measurement
 from scoreplug.model import ConditionedModel, broadcast
 from scoreplug.protocols import HasSpread, LinearOperator, ScoreModel
-from scoreplug_builtin.sdes.vp import VP
-
-DDPM_STEPS = 1000
+from scoreplug_builtin.conditioners._ddpm import ddpm_gain
 
 
 @attrs.frozen(kw_only=True)
@@ -135,10 +133,3 @@ class DPSScore(ConditionedModel):
         """The measurement's operator, which `DPS.condition` has seen to be linear."""
         operator: LinearOperator = self.measurement.operator  # type: ignore[assignment]
         return operator
-
-
-def ddpm_gain(level: Tensor) -> Tensor:
-    """kappa = b / sqrt(1 - b): shift of x_s per unit of score in the 1000-step DDPM chain, at the level sigma/alpha."""
-    chain = VP()
-    b = chain.beta(chain.time_of(level)) / DDPM_STEPS
-    return b / (1 - b).sqrt()
