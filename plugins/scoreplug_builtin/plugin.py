@@ -178,7 +178,6 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         summary="Annealed likelihood at x_t itself, for Langevin dynamics (CSGM-MRI)",
         factory="scoreplug_builtin.conditioners.jalal:Jalal",
         references=("arXiv:2108.01368", "arXiv:2111.08005"),
-        needs=("linear",),
         keeps=("log-density",),
         canonical=("langevin",),
     ),

@@ -32,16 +32,23 @@ Exact for the prior N(mu, tau^2 I), biased elsewhere; scale 1 is Bayes' rule, an
 operator or its unit. It needs a linear operator, and solves with its A A^T. A good prior's r_t is small, so that the
 pull is firm: a hundred steps or more.
 
+Every form is the gradient of a potential: -scale rate(t) |r| / |A|, or -scale / 2 times the square of r in the metric
+of its covariance. A prior with a log density therefore makes a posterior with one.
+
+compat = "authors" clips x0 to [-1, 1] before it is measured, as their code does for images of that range: a pixel that
+is clipped passes no gradient on.
+
 References:
     Chung, Kim, McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023,
     arXiv:2209.14687. The authors' code takes one norm over the whole batch, and clips x0; here each sample has its
-    own, and nothing is clipped.
+    own, and nothing is clipped unless asked for.
     Song, Vahdat, Mardani, Kautz: Pseudoinverse-Guided Diffusion Models for Inverse Problems. ICLR 2023 (predictive
     form).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -50,8 +57,8 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import ConditionedModel, broadcast
-from scoreplug.protocols import HasSpread, LinearOperator, ScoreModel
+from scoreplug.model import ConditionedModel, broadcast, score_and_log_density, tweedie
+from scoreplug.protocols import HasLogDensity, HasSpread, LinearOperator, ScoreModel
 from scoreplug_builtin.conditioners._ddpm import ddpm_gain
 
 
@@ -73,6 +80,10 @@ class DPS:
         doc="tau, for the r_t of a white prior (predictive); none asks the prior for its own r_t",
     )
 
+    compat: Literal["fixed", "authors"] = param(
+        "fixed", doc="nothing is clipped, or x0 is clipped to [-1, 1] before it is measured, as in the authors' code"
+    )
+
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
         if self.form != "norm" and measurement.noise_std == 0:
             raise ValueError(
@@ -88,7 +99,8 @@ class DPS:
                 f"conditioner 'dps' in predictive form needs the prior's spread, which {type(prior).__name__} does not "
                 "state; give prior_std, the standard deviation of one pixel"
             )
-        return DPSScore(prior=prior, measurement=measurement, method=self)
+        kind = DPSDensity if isinstance(prior, HasLogDensity) else DPSScore
+        return kind(prior=prior, measurement=measurement, method=self)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -99,12 +111,20 @@ class DPSScore(ConditionedModel):
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         x0, vjp = self.prior.denoise_with_vjp(x, t)
-        Ax0, adjoint = self.measurement.operator.linearize(x0)
-        r = self.measurement.data.to(x) - Ax0
+        r, adjoint = self.residual(x0)
         alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
 
         guidance = vjp(adjoint(self.method.scale * self.pull(r, t)))
         return x0 + sigma**2 / alpha * guidance
+
+    def residual(self, x0: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """r = y - A x0, (B, *output_shape), and the map v -> J_A^T v, J_A being the Jacobian of A at x0."""
+        if self.method.compat == "fixed":
+            Ax0, adjoint = self.measurement.operator.linearize(x0)
+            return self.measurement.data.to(x0) - Ax0, adjoint
+        Ax0, adjoint = self.measurement.operator.linearize(x0.clamp(-1, 1))
+        passes = (x0.abs() <= 1).to(x0)
+        return self.measurement.data.to(x0) - Ax0, lambda v: passes * adjoint(v)
 
     def pull(self, r: Tensor, t: Tensor) -> Tensor:
         """The vector v of the guidance J^T A^T v, (B, *output_shape): minus the loss's gradient in A x0."""
@@ -133,3 +153,28 @@ class DPSScore(ConditionedModel):
         """The measurement's operator, which `DPS.condition` has seen to be linear."""
         operator: LinearOperator = self.measurement.operator  # type: ignore[assignment]
         return operator
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class DPSDensity(DPSScore):
+    """The same, of a prior whose log density is known."""
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x) plus the potential whose gradient the guidance is, (B,)."""
+        prior: HasLogDensity = self.prior  # type: ignore[assignment]
+        r, _ = self.residual(self.prior.denoise(x, t))
+        return prior.log_density(x, t) + self.potential(r, t)
+
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():  # one evaluation gives the density, the score, and through it x0 with its derivative
+            x = x.detach().requires_grad_()
+            score, log_density = score_and_log_density(self.prior, x, t)
+            x0 = tweedie(self.prior, x, t, score)
+        r, adjoint = self.residual(x0.detach())
+        (guidance,) = torch.autograd.grad(x0, x, adjoint(self.method.scale * self.pull(r, t)))
+        return score.detach() + guidance, log_density.detach() + self.potential(r, t)
+
+    def potential(self, r: Tensor, t: Tensor) -> Tensor:
+        """The potential, (B,): a norm is homogeneous of degree 1 in r, a square of degree 2."""
+        degree = 1 if self.method.form == "norm" else 2
+        return -self.method.scale / degree * (r * self.pull(r, t)).flatten(1).sum(1)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from scoreplug import registry
 from scoreplug.cli._table import print_table
 from scoreplug.registry.specs import KINDS
+
+if TYPE_CHECKING:
+    from scoreplug.run.compatibility import Verdict
 
 
 def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -16,12 +21,18 @@ def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 @click.command("list")
 @click.argument("kind", required=False, metavar="[KIND]", shell_complete=_complete)
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object per component.")
-def command(*, kind: str | None, as_json: bool) -> None:
-    """List the components, all or of one KIND.
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object per component or pair.")
+@click.option("--matrix", is_flag=True, help="Print which components go together, and why others do not.")
+def command(*, kind: str | None, as_json: bool, matrix: bool) -> None:
+    """List the components, all or of one KIND, or with --matrix how they go together.
 
     KIND is model, sde, operator, conditioner, sampler or problem.
     """
+    if matrix:
+        if kind is not None:
+            raise click.UsageError("--matrix shows all kinds: leave KIND out")
+        _print_matrix(as_json=as_json)
+        return
     components = registry.components(kind)
     if as_json:
         import json
@@ -54,3 +65,36 @@ def _row(component: registry.Component) -> tuple[str, str, str, str]:
         "ambiguous": f"ambiguous: several plugins have a {component.spec.name!r}",
     }[component.state]
     return component.spec.kind, component.name, component.spec.summary, state
+
+
+def _print_matrix(*, as_json: bool) -> None:
+    from scoreplug.run import compatibility
+
+    verdicts = compatibility.matrix()
+    if as_json:
+        import json
+
+        click.echo(json.dumps([_describe_pair(verdict) for verdict in verdicts], indent=2))
+        return
+    for kinds in dict.fromkeys((v.first.kind, v.second.kind) for v in verdicts):
+        pairs = [v for v in verdicts if (v.first.kind, v.second.kind) == kinds]
+        columns = list(dict.fromkeys(v.first.name for v in pairs))
+        rows = {v.second.name: {w.first.name: w for w in pairs if w.second is v.second} for v in pairs}
+        cells = [(name, *(row[column].state for column in columns)) for name, row in rows.items()]
+        print_table((f"{kinds[1]} \\ {kinds[0]}", *columns), cells)
+        click.echo("")
+    for reason in dict.fromkeys(v.reason for v in verdicts if v.reason):
+        click.echo(reason)
+    click.echo(
+        "published: so it was published. runs: the parts fit. A combination runs if its pairs do, "
+        "under every SDE: every model runs under every process."
+    )
+
+
+def _describe_pair(verdict: Verdict) -> dict[str, str]:
+    return {
+        verdict.first.kind: verdict.first.name,
+        verdict.second.kind: verdict.second.name,
+        "state": verdict.state,
+        "reason": verdict.reason,
+    }

@@ -258,3 +258,43 @@ def test_the_predictive_form_refuses_what_it_cannot_do():
     doubled = Measurement(from_function(lambda v: 2 * v, (1, 2, 3), linear=True), data, 0.1)
     with pytest.raises(TypeError, match="needs the prior's spread, which Silent does not state; give prior_std"):
         conditioner.condition(Silent(), doubled)
+
+
+@pytest.mark.parametrize("compat", ["fixed", "authors"])
+@pytest.mark.parametrize("form", ["norm", "likelihood", "predictive"])
+def test_the_log_density_is_the_one_whose_gradient_the_score_is(form, compat):
+    """A mixture's x0 is not affine in x, so that the gradient has to go through the denoiser."""
+    means = torch.tensor([[0.5, -0.3, 1.4], [-0.6, 0.2, 0.1]], dtype=torch.float64)
+    prior = registry.get_model("gaussian-mixture", image_shape=(1, 1, 3), means=means, covariances=0.2)
+    A = registry.get_operator("matrix", image_shape=(1, 1, 3), matrix=((1.0, 0.4, -0.7), (0.0, 2.0, 0.3)))
+    measurement = Measurement(A, torch.tensor([0.7, -0.1], dtype=torch.float64), 0.3)
+    posterior = registry.get_conditioner("dps", form=form, compat=compat).condition(prior, measurement)
+    t = torch.tensor(0.2, dtype=torch.float64)
+    x = torch.tensor([[0.4, 0.1, 1.9], [-0.5, 0.3, -0.2]], dtype=torch.float64).reshape(2, 1, 1, 3)
+
+    score, log_density = posterior.score_and_log_density(x, t)
+
+    numerical, h = torch.empty_like(x), 1e-5
+    for k in range(3):
+        step = torch.zeros_like(x)
+        step[..., k] = h
+        slope = (posterior.log_density(x + step, t) - posterior.log_density(x - step, t)) / (2 * h)
+        numerical[..., k] = slope.reshape(2, 1, 1)
+    torch.testing.assert_close(score, numerical, rtol=1e-6, atol=1e-6)  # rounding 1e-16 / h, curvature h^2
+    torch.testing.assert_close(posterior.log_density(x, t), log_density, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(posterior.score(x, t), score, rtol=1e-9, atol=1e-9)  # Tweedie and back
+    clipped = (prior.denoise(x, t).abs() > 1).any(dim=(1, 2, 3))
+    assert clipped.tolist() == [True, False]
+
+
+def test_compat_authors_clips_the_estimate_and_its_gradient():
+    """x0 beyond [-1, 1] is measured as the end of the range, and pulls nowhere."""
+    prior, fixed = r1("ve")
+    measurement = fixed.measurement
+    authors = registry.get_conditioner("dps", form="likelihood", compat="authors").condition(prior, measurement)
+    t = torch.tensor(0.1, dtype=torch.float64)
+    inside, outside = (torch.full((1, 1, 1, 1), v, dtype=torch.float64) for v in (0.5, 1.5))
+
+    assert torch.equal(authors.score(inside, t), fixed.score(inside, t))
+    torch.testing.assert_close(authors.score(outside, t), prior.score(outside, t), rtol=1e-9, atol=0)
+    assert not torch.allclose(fixed.score(outside, t), prior.score(outside, t))
