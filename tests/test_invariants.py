@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from scoreplug import BaseModel, Noise, registry, simulate
+from scoreplug.run.compatibility import verdict
 from scoreplug.run.cost import Cost, counted_model, counted_operator
 from scoreplug.sampler import DivergenceError
 
@@ -23,7 +24,18 @@ GENTLE = {
 SDES, OPERATORS, CONDITIONERS, SAMPLERS = (
     [spec.name for spec in registry.list(kind)] for kind in ("sde", "operator", "conditioner", "sampler")
 )
-COMBINATIONS = list(itertools.product(SDES, OPERATORS, CONDITIONERS, SAMPLERS))
+# Every pair of kinds, the others being fixed; that every combination runs is test_orthogonality's.
+FITTING = [
+    (operator, conditioner)
+    for operator, conditioner in itertools.product(OPERATORS, CONDITIONERS)
+    if verdict(registry.spec("conditioner", conditioner), registry.spec("operator", operator)).state != "refused"
+]
+COMBINATIONS = sorted(
+    {("vp", "downsampling", conditioner, sampler) for conditioner in CONDITIONERS for sampler in SAMPLERS}
+    | {("vp", operator, conditioner, "ancestral") for operator, conditioner in FITTING}
+    | {(sde, "inpainting", conditioner, "pc") for sde in SDES for conditioner in CONDITIONERS}
+    | {(sde, "downsampling", "dps", sampler) for sde in SDES for sampler in SAMPLERS}
+)
 
 
 def make_operator(name):
@@ -82,7 +94,7 @@ def test_a_sample_does_not_depend_on_its_batch_mates(combination):
     assert not torch.allclose(eight[0], eight[1])  # each has its own noise
 
 
-@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == SDES[0]], ids=identify)
+@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == "vp"], ids=identify)
 def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(combination):
     sde, operator, conditioner, sampler_name = combination
     model, sampler = make_posterior(sde, operator, conditioner, "float32"), make_sampler(sampler_name)
@@ -93,7 +105,7 @@ def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(comb
     torch.testing.assert_close(sampler.sample(model, 1), eight[:1], rtol=0, atol=1e-5 * float(eight.abs().max()))
 
 
-@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == SDES[0]], ids=identify)
+@pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == "vp"], ids=identify)
 def test_inputs_and_the_global_generators_are_left_alone(combination):
     sde, operator, conditioner, sampler_name = combination
     model, sampler = make_posterior(sde, operator, conditioner), make_sampler(sampler_name)
@@ -167,32 +179,6 @@ def test_a_conditioner_without_vjp_builds_no_graph(conditioner):
 
     assert seen
     assert not any(seen)
-
-
-@pytest.mark.parametrize("operator", [n for n in OPERATORS if n in ("identity", "radon", "matrix")])
-@pytest.mark.parametrize("conditioner", CONDITIONERS)
-@pytest.mark.parametrize("sampler_name", ["ancestral"])
-def test_the_same_noise_gives_the_same_samples_under_every_sde(sampler_name, conditioner, operator):
-    """In x/alpha over sigma/alpha one model is the same under every SDE, and so are DDPM's transitions with the same
-    levels and draws: then every conditioner's guidance must be, too."""
-    levels = torch.tensor([5.0, 2.0, 1.0, 0.5, 0.2, 0.1], dtype=torch.float64)
-    sampler = registry.get_sampler(sampler_name)
-    noise = Noise(1, (0, 1), dtype=torch.float64, device=torch.device("cpu"))
-    start = levels[0] * noise.at("start").normal(SHAPE)
-
-    results = {}
-    for name in SDES:
-        model = make_posterior("vp", operator, conditioner).under(registry.get_sde(name))
-        times = model.sde.time_of(levels)
-        xbar = start
-        for k in range(len(levels) - 1):
-            x = model.sde.alpha(times[k]) * xbar
-            moved = sampler.transition(model, x, times[k], times[k + 1], noise.at(k)).x
-            xbar = moved / model.sde.alpha(times[k + 1])
-        results[name] = xbar
-
-    for name in SDES[1:]:
-        torch.testing.assert_close(results[name], results[SDES[0]], rtol=1e-8, atol=1e-8)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -197,6 +197,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         aliases=("projection", "replacement"),
         references=("arXiv:2111.08005", _SCORE_SDE),
         needs=("linear", "pinv"),
+        keeps=("log-density",),
         canonical=("pc",),
     ),
     ConditionerSpec(

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import attrs
 from torch import Tensor
 
-from scoreplug.model import ConditionedModel
-from scoreplug.protocols import HasPinv, LinearOperator, Operator, Step
+from scoreplug.model import ConditionedModel, score_and_log_density
+from scoreplug.protocols import HasLogDensity, HasPinv, LinearOperator, Operator, ScoreModel, Step
 
 
 def require_pinv(name: str, operator: Operator) -> None:
@@ -32,6 +32,11 @@ def require_pinv(name: str, operator: Operator) -> None:
             f"conditioner {name!r} needs an operator with a pseudoinverse, pinv(y), which {kind} does not have; "
             "use scoreplug.operator.with_dense_svd if it is small, or a conditioner without that need (dps, jalal)"
         )
+
+
+def projected(prior: ScoreModel, **kwargs: Any) -> Projected:
+    """The projected model, which has a log density if the prior has one: that of the prior, since its score is."""
+    return (ProjectedDensity if isinstance(prior, HasLogDensity) else Projected)(prior=prior, **kwargs)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -77,3 +82,15 @@ class Projected(ConditionedModel):
         """A^+ (alpha y + A noise - A x), (B, *shape)."""
         A: Any = self.measurement.operator
         return A.pinv(alpha * self.measurement.data.to(x) - A(x - noise))
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class ProjectedDensity(Projected):
+    """The same, of a prior whose log density is known: what moves between two projections is the prior's."""
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        prior: HasLogDensity = self.prior  # type: ignore[assignment]
+        return prior.log_density(x, t)
+
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return score_and_log_density(self.prior, x, t)

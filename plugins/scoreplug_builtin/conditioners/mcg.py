@@ -54,7 +54,7 @@ from scoreplug.measurement import Measurement
 from scoreplug.model import ConditionedModel, broadcast
 from scoreplug.protocols import ScoreModel
 from scoreplug_builtin.conditioners._ddpm import ddpm_gain
-from scoreplug_builtin.conditioners._projection import Projected, require_pinv
+from scoreplug_builtin.conditioners._projection import projected, require_pinv
 
 
 @attrs.frozen(kw_only=True)
@@ -73,8 +73,8 @@ class MCG:
         require_pinv("mcg", measurement.operator)
         guided = MCGScore(prior=prior, measurement=measurement, method=self) if self.scale > 0 else prior
         if self.compat == "authors":
-            return Projected(prior=guided, measurement=measurement, weight=1.0, finish="noised", data_level="t")
-        return Projected(prior=guided, measurement=measurement, weight=1.0)
+            return projected(guided, measurement=measurement, weight=1.0, finish="noised", data_level="t")
+        return projected(guided, measurement=measurement, weight=1.0)
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -51,7 +51,7 @@ import attrs
 from scoreplug import param
 from scoreplug.measurement import Measurement
 from scoreplug.protocols import ScoreModel
-from scoreplug_builtin.conditioners._projection import Projected, require_pinv
+from scoreplug_builtin.conditioners._projection import projected, require_pinv
 
 
 @attrs.frozen(kw_only=True)
@@ -73,4 +73,4 @@ class Song:
         if self.weight == 0:
             return prior
         level: Literal["s", "t"] = "t" if self.compat == "authors" else "s"
-        return Projected(prior=prior, measurement=measurement, weight=self.weight, finish=self.finish, data_level=level)
+        return projected(prior, measurement=measurement, weight=self.weight, finish=self.finish, data_level=level)
