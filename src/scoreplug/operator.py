@@ -122,8 +122,8 @@ class SpectralOperator(BaseLinearOperator):
         """
         svd = self.svd
         c = svd.Ut(r)
-        s = svd.singular_values.to(c)
-        in_range = svd.U(torch.where(s > 0, 1 / (a * s**2 + b), 0) * c)
+        s, a_, b_ = svd.singular_values.to(c), _per_sample(a, c), _per_sample(b, c)
+        in_range = svd.U(torch.where(s > 0, 1 / (a_ * s**2 + b_), 0) * c)
         if self._has_full_row_rank:
             return in_range
         rest = r - svd.U(c)
@@ -391,6 +391,13 @@ def conjugate_gradient(
             f"at a relative residual of {worst:.1e} > {tolerance:.1e}"
         )
     return v
+
+
+def _per_sample(coefficient: float | Tensor, like: Tensor) -> float | Tensor:
+    """One coefficient for all samples as it is, or one for each, to multiply (B, *shape) of `like`."""
+    if isinstance(coefficient, Tensor) and coefficient.ndim > 0:
+        return coefficient.reshape(-1, *(1 for _ in like.shape[1:]))
+    return coefficient
 
 
 def _inverse(s: Tensor) -> Tensor:

@@ -76,7 +76,8 @@ def affine_moments(sampler: BaseSampler, model: ScoreModel) -> tuple[Tensor, Ten
         probe = _Probe(seed=0, samples=range(2 * n + 1), **options)
         k, images, mirrored = torch.split(move(basis.reshape(-1, *model.shape), probe).flatten(1), [1, n, n])
         L = (images - k).T
-        if not torch.allclose(images - k, k - mirrored, rtol=1e-6, atol=1e-6 * float(L.abs().max())):
+        scale = max(float(L.abs().max()), 1e-6 * float(k.abs().max()))  # where x is replaced, L is rounding
+        if not torch.allclose(images - k, k - mirrored, rtol=1e-6, atol=1e-6 * scale):
             raise ValueError(
                 f"map {place} of {len(maps)} is not affine: the images of x and -x do not mirror each other"
             )

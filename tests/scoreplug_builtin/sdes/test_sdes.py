@@ -137,3 +137,72 @@ def test_a_process_that_gives_only_its_kernel_gets_the_rest():
 def test_levels_that_do_not_rise_are_refused():
     with pytest.raises(ValueError, match=r"sigma_max must be > sigma_min = 2\.0 \(got 1\.0\)"):
         registry.get_sde("ve", sigma_min=2.0, sigma_max=1.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_start_is_as_wide_as_the_process_ends(name):
+    """x_1 of data with the variance 1: alpha^2 + sigma^2, of which N(0, prior_std^2) may miss the signal's share."""
+    sde = registry.get_sde(name)
+    one = torch.ones((), dtype=torch.float64)
+
+    alpha, sigma = float(sde.alpha(one)), float(sde.sigma(one))
+    assert abs(sde.prior_std / sigma - 1) <= 1.01 * alpha**2 or name == "ve"
+    assert alpha / sigma <= 1 / 50
+
+
+@pytest.mark.parametrize("name", ["cosine", "flow"])
+def test_the_largest_level_is_the_one_asked_for(name):
+    sde = registry.get_sde(name, level_max=42.0)
+
+    assert float(sde.level(torch.ones((), dtype=torch.float64))) == pytest.approx(42, rel=1e-12)
+
+
+def test_cosine_is_nichols_formula():
+    """Eq. 17, where f(0) divides; the clock runs to the u at which the level is 150."""
+    sde = registry.get_sde("cosine")
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+
+    u = t * sde.width / (math.pi / 2 / 1.008)
+    expected = (torch.cos((u + 0.008) / 1.008 * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)) ** 2
+    torch.testing.assert_close(sde.alpha(t) ** 2, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(sde.sigma(t) ** 2, 1 - expected, rtol=1e-9, atol=1e-12)
+    assert 0.99 < float(u[-1]) < 1
+
+
+def test_uniform_steps_of_edm_are_karras_grid():
+    """Eq. 5 with the defaults of table 1, 18 steps."""
+    sde = registry.get_sde("edm")
+    i = torch.arange(18, dtype=torch.float64)
+
+    expected = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(sde.sigma(1 - i / 17), expected, rtol=1e-9, atol=0)
+
+
+def test_flow_is_a_straight_line():
+    sde = registry.get_sde("flow")
+    t = torch.linspace(0, 1, 5, dtype=torch.float64)
+
+    torch.testing.assert_close(sde.alpha(t) + sde.sigma(t), torch.ones_like(t), rtol=1e-15, atol=0)
+    # in the clock u = T t: f = -1/(1-u), g^2 = 2u/(1-u), each times du/dt = T
+    u, T = t * sde.end, sde.end
+    torch.testing.assert_close(sde.drift(t), -T / (1 - u), rtol=1e-12, atol=0)
+    torch.testing.assert_close(sde.diffusion(t) ** 2, T * 2 * u / (1 - u), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_ddpm_goes_through_every_step_of_its_chain(schedule):
+    """alpha_bar of the reference tables at t = (i + 1)/N, and monotone levels between."""
+    sde = registry.get_sde("ddpm", schedule=schedule)
+    tables = load_file(Path(__file__).parents[2] / "golden" / f"diffusion_schedule_{schedule}.safetensors")
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+
+    # 1 - alpha_bar = 1e-4 at the first step: 1e-16 / 1e-4 of relative rounding in its logarithm
+    torch.testing.assert_close(sde.alpha(t) ** 2, tables["alphas_cumprod"].double(), rtol=1e-9, atol=0)
+    torch.testing.assert_close(sde.alpha(t) ** 2 + sde.sigma(t) ** 2, torch.ones_like(t), rtol=1e-14, atol=0)
+    fine = sde.level(torch.linspace(1e-4, 1, 5000, dtype=torch.float64))
+    assert bool((fine.diff() > 0).all())
+
+
+def test_impossible_processes_are_refused():
+    with pytest.raises(ValueError, match="sigma_max must be >"):
+        registry.get_sde("edm", sigma_min=2.0, sigma_max=1.0)
