@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scoreplug.model import BasePrior as BasePrior
     from scoreplug.model import ConditionedModel as ConditionedModel
     from scoreplug.model import NetworkModel as NetworkModel
+    from scoreplug.model import ProjectedModel as ProjectedModel
     from scoreplug.noise import Noise as Noise
     from scoreplug.operator import SVD as SVD
     from scoreplug.operator import BaseLinearOperator as BaseLinearOperator
@@ -53,6 +54,7 @@ _HOMES = {
     "BasePrior": "model",
     "ConditionedModel": "model",
     "NetworkModel": "model",
+    "ProjectedModel": "model",
     "Noise": "noise",
     "BaseLinearOperator": "operator",
     "BaseOperator": "operator",

@@ -231,6 +231,31 @@ class ConditionedModel(BaseModel):
 
 
 @attrs.frozen(kw_only=True, eq=False)
+class ProjectedModel(ConditionedModel):
+    """The score of the prior, with data consistency after every update: a method that overrides `project` alone."""
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.prior.score(x, t)
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.prior.denoise(x, t)
+
+    def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        return self.prior.denoise_with_vjp(x, t)
+
+
+class PriorDensity(ProjectedModel):
+    """Mixin for a projected model of a prior whose log density is known: between projections the target is p_t(x)."""
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        prior: HasLogDensity = self.prior  # type: ignore[assignment]
+        return prior.log_density(x, t)
+
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return score_and_log_density(self.prior, x, t)
+
+
+@attrs.frozen(kw_only=True, eq=False)
 class BasePrior(BaseModel):
     """A prior under the process, in the precision and on the device that the user chooses."""
 

@@ -5,13 +5,12 @@ x <- x + weight A^+ (y_t - A x),    y_t = alpha_t y + sigma_t A z,    z ~ N(0, I
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 from torch import Tensor
 
-from scoreplug.model import ConditionedModel, score_and_log_density
+from scoreplug.model import PriorDensity, ProjectedModel
 from scoreplug.protocols import HasLogDensity, HasPinv, LinearOperator, Operator, ScoreModel, Step
 
 
@@ -40,7 +39,7 @@ def projected(prior: ScoreModel, **kwargs: Any) -> Projected:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Projected(ConditionedModel):
+class Projected(ProjectedModel):
     """The score of `prior`; the state is moved towards the noised measurement after every update.
 
     Args:
@@ -53,15 +52,6 @@ class Projected(ConditionedModel):
     weight: float
     finish: Literal["exact", "soft", "noised", "none"] = "exact"
     data_level: Literal["s", "t"] = "s"
-
-    def score(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.prior.score(x, t)
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.prior.denoise(x, t)
-
-    def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        return self.prior.denoise_with_vjp(x, t)
 
     def project(self, x: Tensor, step: Step) -> Tensor:
         x = self.prior.project(x, step)
@@ -84,13 +74,5 @@ class Projected(ConditionedModel):
         return A.pinv(alpha * self.measurement.data.to(x) - A(x - noise))
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class ProjectedDensity(Projected):
-    """The same, of a prior whose log density is known: what moves between two projections is the prior's."""
-
-    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        prior: HasLogDensity = self.prior  # type: ignore[assignment]
-        return prior.log_density(x, t)
-
-    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        return score_and_log_density(self.prior, x, t)
+class ProjectedDensity(PriorDensity, Projected):
+    """The same, of a prior whose log density is known."""
