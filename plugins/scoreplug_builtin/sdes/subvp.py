@@ -13,7 +13,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from scoreplug.sde import BaseSDE
 from scoreplug_builtin.sdes.vp import VP
 
 
@@ -30,6 +29,3 @@ class SubVP(VP):
     def time_of(self, level: Tensor) -> Tensor:
         # level = (1 - alpha^2) / alpha, so alpha = 2 / (level + sqrt(level^2 + 4)) = exp(-asinh(level / 2))
         return self.time_of_log_alpha(-torch.asinh(level / 2))
-
-    def discretize(self, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        return BaseSDE.discretize(self, t, steps)

@@ -58,10 +58,3 @@ class VE(BaseSDE):
 
     def time_of(self, level: Tensor) -> Tensor:
         return (level / self.sigma_min).log() / self.log_ratio
-
-    def discretize(self, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """One step of NCSN's chain, x <- x + sqrt(sigma_i^2 - sigma_{i-1}^2) z with sigma_{-1} = 0."""
-        index = (t * (steps - 1)).floor()
-        sigma, below = self.sigma(index / (steps - 1)), self.sigma((index - 1) / (steps - 1))
-        below = torch.where(index > 0, below, torch.zeros_like(below))
-        return torch.zeros_like(t), (sigma**2 - below**2).sqrt()

@@ -54,10 +54,3 @@ class VP(BaseSDE):
         """The positive root of log_alpha(t) = log_alpha, in the form that does not cancel for small t."""
         half, slope = self.beta_min / 2, self.beta_max - self.beta_min
         return -2 * log_alpha / (half + (half**2 - slope * log_alpha).sqrt())
-
-    def discretize(self, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """One step of DDPM's chain, x <- sqrt(1 - b) x + sqrt(b) z with b linear from beta_min/steps to
-        beta_max/steps."""
-        index = (t * (steps - 1)).floor()
-        b = self.beta(index / (steps - 1)) / steps
-        return (1 - b).sqrt() - 1, b.sqrt()
