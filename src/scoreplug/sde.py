@@ -48,14 +48,6 @@ class BaseSDE:
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)
         return (low + high) / 2
 
-    def discretize(self, t: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-        """Coefficients of one forward step x <- x + f x + G z of a chain of `steps` steps at time t.
-
-        The default is Euler-Maruyama's, f = f(t) / steps and G = g(t) / sqrt(steps); processes that are the limit of a
-        discrete chain give that chain's (Song et al. 2021, arXiv:2011.13456, appendix E).
-        """
-        return self.drift(t) / steps, self.diffusion(t) / math.sqrt(steps)
-
     def prior_log_density(self, z: Tensor) -> Tensor:
         """log N(z; 0, prior_std^2 I), (B,), in nats."""
         n = z[0].numel()

@@ -127,7 +127,7 @@ def test_the_authors_denominator_does_not_leave_it_invariant():
 def test_without_acceptance_the_same_step_does_not_leave_it_invariant():
     x = exact_samples(mixture(), N, T)
 
-    after = registry.get_sampler("ula", step_size=1.0, moves=6).correct(mixture(), x, T, make_noise(range(N)))
+    after = registry.get_sampler("ula", step_size=1.5, moves=6).correct(mixture(), x, T, make_noise(range(N)))
 
     assert worst_deviation(x, after) > 10
 
