@@ -139,13 +139,14 @@ class SpectralOperator(BaseLinearOperator):
 class SVD:
     """A = U diag(s) V^T, as maps rather than matrices.
 
-    Spectral coordinates have one shape on both sides, that of `singular_values`; it has as many entries as x, so V is
-    square and orthogonal. Where s = 0 the measurement says nothing: U^T y is zero there.
+    Spectral coordinates have one shape on both sides, that of `singular_values`. The columns of V are orthonormal; with
+    as many coordinates as x has entries V is square and orthogonal, with fewer the decomposition is thin, and A is 0 on
+    what V does not reach. Where s = 0 the measurement says nothing: U^T y is zero there.
 
     Args:
         singular_values: s >= 0, float64, spectral shape.
         V: (B, *spectral) -> (B, *input_shape).
-        Vt: its inverse and transpose.
+        Vt: its transpose, and inverse if V is square.
         U: (B, *spectral) -> (B, *output_shape); ignores coordinates with s = 0.
         Ut: its transpose.
     """
@@ -391,6 +392,60 @@ def conjugate_gradient(
             f"at a relative residual of {worst:.1e} > {tolerance:.1e}"
         )
     return v
+
+
+def least_squares(
+    operator: BaseLinearOperator, y: Tensor, *, tolerance: float = 1e-10, max_steps: int = 2000
+) -> Tensor:
+    """A^+ y, the least-squares solution of smallest norm, by conjugate gradients on the normal equations (CGLS; Bjorck:
+    Numerical Methods for Least Squares Problems. SIAM 1996, algorithm 7.4.1), for each sample of a batch on its own.
+
+    The iteration starts from 0 and stays in the range of A^T. What it has not resolved when it stops is left out, so
+    that a coarse tolerance regularises: components with small singular values come last.
+
+    Args:
+        operator: A.
+        y: (B, *output_shape).
+        tolerance: stop a sample at ||y - A x|| <= tolerance ||y||, or, if y is not in the range of A, at ||A^T (y - A
+            x)|| <= tolerance |A| ||y - A x|| (Paige, Saunders 1982, doi:10.1145/355984.355989). No less than a hundred
+            roundings of y's type.
+        max_steps: how many steps it may take.
+
+    Returns:
+        x, (B, *input_shape).
+
+    Raises:
+        ArithmeticError: if y is not finite, or some sample has not converged.
+    """
+
+    def norm(u: Tensor) -> Tensor:
+        return u.flatten(1).norm(dim=1)
+
+    def wide(c: Tensor, like: Tensor) -> Tensor:
+        return c.reshape(-1, *(1 for _ in like.shape[1:]))
+
+    tolerance = max(tolerance, 100 * torch.finfo(y.dtype).eps)
+    r, g = y, operator.adjoint(y)
+    x, p, gamma = torch.zeros_like(g), g, norm(g) ** 2
+    if not bool(y.isfinite().all()):
+        raise ArithmeticError("least squares cannot start: the right-hand side is not finite")
+    scale, goal = operator.norm, tolerance * norm(y)
+    for _ in range(max_steps):
+        active = (norm(r) > goal) & (gamma.sqrt() > tolerance * scale * norm(r))
+        if not bool(active.any()):
+            return x
+        q = operator(p)
+        step = torch.where(active, gamma / norm(q).square().clamp_min(torch.finfo(q.dtype).tiny), 0)
+        x, r = x + wide(step, x) * p, r - wide(step, r) * q
+        g = operator.adjoint(r)
+        gamma_next = norm(g) ** 2
+        p = g + wide(torch.where(active, gamma_next / gamma, 0), p) * p
+        gamma = torch.where(active, gamma_next, gamma)
+    worst = float((norm(r) / norm(y))[active].max())
+    raise ArithmeticError(
+        f"least squares stopped after {max_steps} steps at a relative residual of {worst:.1e}; its tolerance of "
+        f"{tolerance:.1e} asks for more than this operator's condition allows: use a larger tolerance"
+    )
 
 
 def _per_sample(coefficient: float | Tensor, like: Tensor) -> float | Tensor:

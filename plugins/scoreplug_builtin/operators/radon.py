@@ -13,9 +13,13 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
-from scoreplug.operator import BaseLinearOperator
+from scoreplug.operator import SVD, BaseLinearOperator, least_squares
 from scoreplug.param import param
+from scoreplug_builtin.operators._cache import cached
 from scoreplug_builtin.operators._image import Constant, OnImage
+
+MAX_SVD_ENTRIES = 10**8
+"""Size of a matrix whose decomposition is still made: minutes, and 0.8 GB."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -38,8 +42,16 @@ class Radon(OnImage, BaseLinearOperator):
     The sparse matrix is made once for each geometry and stored beside its transpose: the adjoint is the transpose,
     entry by entry. The norm is found by power iteration.
 
+    Inverse. Few angles leave the problem underdetermined, and its small singular values say nothing that noise does not
+    drown: at 64 x 64 pixels and 30 angles, 2369 of the 2730 are above rounding, 2088 above 1e-3 of the largest. `pinv`
+    is least squares by conjugate gradients, which come to the small ones last and stop at a relative residual of
+    `pinv_tolerance`: some ten steps at 1e-2 for exact data, fifty with noise of 1 %; by 500 steps that noise has grown
+    to ten times the image. `svd` is the decomposition of one channel's matrix without the singular values below
+    svd_tolerance times the largest; it is computed once (20 seconds for 64 x 64 and 30 angles) and kept on disk, in the
+    user's cache directory or SCOREPLUG_CACHE.
+
     Raises:
-        ValueError: if there is no angle, or one that is not finite.
+        ValueError: if there is no angle, or one that is not finite; when the svd of a larger matrix is asked for.
 
     References:
         Kak, Slaney: Principles of Computerized Tomographic Imaging. IEEE Press 1988, chapters 3 and 7.
@@ -52,6 +64,13 @@ class Radon(OnImage, BaseLinearOperator):
     )
     detectors: int | None = param(
         None, ge=1, unit="pixel", doc="number of detector bins; none covers the image's diagonal"
+    )
+
+    pinv_tolerance: float = param(
+        1e-2, gt=0.0, lt=1.0, doc="relative residual at which the pseudoinverse stops; smaller amplifies more noise"
+    )
+    svd_tolerance: float = param(
+        1e-3, ge=0.0, lt=1.0, doc="singular values below this share of the largest count as zero"
     )
 
     def __attrs_post_init__(self) -> None:
@@ -83,6 +102,43 @@ class Radon(OnImage, BaseLinearOperator):
     def transpose(self, y: Tensor) -> Tensor:
         A, At = (matrix.like(y) for matrix in self._matrices)
         return self._apply(y, At, A, self.input_shape)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y to `pinv_tolerance`, (B, *output_shape) -> (B, *input_shape); see `scoreplug.operator.least_squares`.
+
+        Raises:
+            ArithmeticError: if conjugate gradients do not get there.
+        """
+        return least_squares(self, y, tolerance=self.pinv_tolerance)
+
+    @functools.cached_property
+    def svd(self) -> SVD:
+        """The truncated decomposition, thin; spectral coordinates are (C, k)."""
+        channels, height, width = self.image_shape
+        n, m = height * width, len(self.degrees) * self.output_shape[2]
+        if n * m > MAX_SVD_ENTRIES:
+            raise ValueError(
+                f"the singular value decomposition of a sinogram of {m} values of {height} x {width} pixels would take "
+                f"hours (limit {MAX_SVD_ENTRIES:.0e} entries); use fewer angles or pixels, or a conditioner that needs "
+                "none (dps, jalal, song)"
+            )
+        key = f"radon svd 1: {height} x {width}, {self.output_shape[2]} detectors, {self.degrees}"
+        parts = cached("radon-svd", key, self._decompose)
+        kept = parts["s"] > self.svd_tolerance * parts["s"].max()
+        s, U, Vt = parts["s"][kept], Constant(parts["U"][:, kept]), Constant(parts["Vt"][kept])
+        return SVD(
+            singular_values=s.expand(channels, -1).clone(),
+            V=lambda c: (c @ Vt.like(c)).reshape(-1, *self.input_shape),
+            Vt=lambda x: x.flatten(2) @ Vt.like(x).T,
+            U=lambda c: (c @ U.like(c).T).reshape(-1, *self.output_shape),
+            Ut=lambda y: y.flatten(2) @ U.like(y),
+        )
+
+    def _decompose(self) -> dict[str, Tensor]:
+        dense = self._matrices[0].value.to_dense()
+        U, s, Vt = torch.linalg.svd(dense, full_matrices=False)
+        above = s > max(dense.shape) * torch.finfo(s.dtype).eps * s.max()
+        return {"U": U[:, above].contiguous(), "s": s[above].contiguous(), "Vt": Vt[above].contiguous()}
 
     def _apply(self, x: Tensor, matrix: Tensor, transposed: Tensor, shape: tuple[int, ...]) -> Tensor:
         rows = x.reshape(x.shape[0] * x.shape[1], -1)

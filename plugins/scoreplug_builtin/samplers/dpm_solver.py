@@ -3,21 +3,28 @@ r"""DPM-Solver++: an exponential multistep method for the probability flow or th
     xbar_s = (level_s / level_t) exp(-eta h) xbar_t + (1 - exp(-k)) D + level_s (1 - exp(-2 eta h))^{1/2} z
     xbar = x / alpha,    level = sigma / alpha,    h = log(level_t / level_s),    k = (1 + eta) h
 
-The linear part of the equation is solved exactly; D stands for x0 = E[x_0 | x_t] during the step,
-extrapolated in log level from the present step and earlier ones, of lengths h_1, h_2, with r_i = h_i / h:
+The linear part of the equation is solved exactly; D stands for x0 = E[x_0 | x_t] during the step, extrapolated in log
+level from the present step and earlier ones, of lengths h_1, h_2, with r_i = h_i / h:
 
     order 1:    D = x0                                deterministic DDIM (eta = 0), DDPM's posterior (eta = 1)
     order 2:    D = x0 + D1 / 2,                      D1 = (x0 - x0_1) / r_1
-    order 3:    (1 - exp(-k)) x0 + phi_2 D1 - 2 phi_3 D2
+    order 3:    (1 - exp(-k)) D = (1 - exp(-k)) x0 + phi_2 D1 - 2 phi_3 D2
 
 with, in order 3, phi_2 = 1 - (1 - exp(-k)) / k, phi_3 = phi_2 / k - 1/2, D10 = (x0 - x0_1) / r_1, D11 = (x0_1 - x0_2) /
 r_2, D1 = D10 + r_1 (D10 - D11) / (r_1 + r_2), D2 = (D10 - D11) / (r_1 + r_2). That is the integral of the parabola
-through the three estimates. The published code has phi_3 D2 without the 2, though D2 is half the second derivative,
-and so converges with order 2, as a test of both shows. The first steps have the order that their history allows, which
-leaves order 3 with a small error of order 2 from the first one.
+through the three estimates. The published code has phi_3 D2 without the 2, though D2 is half the second derivative, and
+converges with order 2; compat = "authors" takes it. The first steps have the order that their history allows; order 3
+keeps a small error of order 2 from the first one.
 
-Earlier estimates belong to the solution that they were taken from. Where a posterior's `project` moves x, that is no
-longer the one at hand, and the history is dropped: with replacement or DDRM after every step the method is of order 1.
+The orders are those of the probability flow. It has the start's bias, as any solver of it (see `ode`); the reverse SDE
+forgets its start. With noise the order in the law is 1 for eta > 0 whatever `order` is, with a smaller constant.
+
+Earlier estimates belong to the solution that they were taken from. Where the model's `project`, or a corrector, has
+moved x since, that is no longer the one at hand, and the history is dropped: with replacement or DDRM after every step
+the method is of order 1.
+
+The gain that the projection is told, alpha_s (1 - exp(-k)) alpha_t level_t^2, is that of order 1: a score shifted by g
+shifts x0 by alpha level^2 g. For the others it is the first order in the step.
 
 References:
     Lu, Zhou, Bao, Chen, Li, Zhu: DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models. 2022,
@@ -38,8 +45,10 @@ from scoreplug.sampler import BaseSampler, State
 
 
 class History(NamedTuple):
-    """Denoised estimates of earlier steps, the latest first, and the lengths in log level of the steps from them."""
+    """What led to x: denoised estimates of earlier steps, the latest first, and the lengths in log level of the steps
+    from them."""
 
+    x: Tensor
     x0: tuple[Tensor, ...]
     h: tuple[Tensor, ...]
 
@@ -55,6 +64,13 @@ class DPMSolver(BaseSampler):
     )
     order: Literal[1, 2, 3] = param(2, doc="of the method, for eta = 0")
     eta: float = param(0.0, ge=0.0, le=1.0, doc="noise: 0 solves the probability flow, 1 the reverse SDE")
+    lower_order_final: bool = param(
+        default=False, doc="lower the order towards the last step, of order 1; the authors do with less than 15 steps"
+    )
+    compat: Literal["fixed", "authors"] = param(
+        "fixed",
+        doc="order 3 in full, or with half the weight of the second difference, as in the authors' code",
+    )
 
     def step(self, model: ScoreModel, state: State, noise: Noise) -> State:
         t, s, sde = state.t, state.s, model.sde
@@ -62,34 +78,42 @@ class DPMSolver(BaseSampler):
         level_t, level_s = sde.sigma(t) / alpha_t, sde.sigma(s) / alpha_s
         h = (level_t / level_s).log()
         k = (1 + self.eta) * h
-        past = state.carry if isinstance(state.carry, History) else History(x0=(), h=())
 
         x0 = model.denoise(state.x, t)
-        xbar = level_s / level_t * (-self.eta * h).exp() * state.x / alpha_t
-        xbar = xbar + extrapolated(x0, past, h, k)
+        x0s, hs = self.history(state)
+        x0s, hs = (x0, *x0s), (h, *hs)
+        xbar = level_s / level_t * (-self.eta * h).exp() * state.x / alpha_t + self.integral(x0s, hs, k)
         if self.eta > 0:
             xbar = xbar + level_s * (-(-2 * self.eta * h).expm1()).sqrt() * noise.at("z").normal(model.shape)
 
-        x = alpha_s * xbar
-        gain = -alpha_s * (-k).expm1() * alpha_t * level_t**2  # to first order: D follows x0
-        projected = model.project(x, Step(t=t, s=s, x0=x0, gain=gain, phase="predict", noise=noise.at("project")))
-        if projected is not x:  # only a model that moves nothing returns x itself
-            return state.next(projected)
+        x_s = alpha_s * xbar
+        gain = -alpha_s * (-k).expm1() * alpha_t * level_t**2
+        step = Step(t=t, s=s, x0=x0, gain=gain, phase="predict", noise=noise.at("project"))
         kept = self.order - 1
-        return state.next(x, History(x0=(x0, *past.x0)[:kept], h=(h, *past.h)[:kept]))
+        return state.next(model.project(x_s, step), History(x=x_s, x0=x0s[:kept], h=hs[:kept]))
 
+    def history(self, state: State) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Estimates and lengths of the earlier steps that the present one goes by."""
+        past = state.carry
+        if not isinstance(past, History) or past.x is not state.x:  # a model that moves nothing returns x itself
+            return (), ()
+        to_go = len(state.times) - 1 - state.index
+        used = min(self.order, to_go) - 1 if self.lower_order_final else self.order - 1
+        return past.x0[:used], past.h[:used]
 
-def extrapolated(x0: Tensor, past: History, h: Tensor, k: Tensor) -> Tensor:
-    """int x0 over the step, (B, *shape), in the order that the history allows."""
-    weight = -(-k).expm1()
-    if not past.x0:
-        return weight * x0
-    r_1 = past.h[0] / h
-    D10 = (x0 - past.x0[0]) / r_1
-    if len(past.x0) == 1:
-        return weight * (x0 + D10 / 2)
-    r_2 = past.h[1] / h
-    D11 = (past.x0[0] - past.x0[1]) / r_2
-    D1, D2 = D10 + r_1 / (r_1 + r_2) * (D10 - D11), (D10 - D11) / (r_1 + r_2)
-    phi_2 = 1 - weight / k
-    return weight * x0 + phi_2 * D1 - 2 * (phi_2 / k - 0.5) * D2
+    def integral(self, x0s: tuple[Tensor, ...], hs: tuple[Tensor, ...], k: Tensor) -> Tensor:
+        """(1 - exp(-k)) D, (B, *shape), in the order that the history allows."""
+        weight = -(-k).expm1()
+        if len(x0s) == 1:
+            return weight * x0s[0]
+        r_1 = hs[1] / hs[0]
+        D10 = (x0s[0] - x0s[1]) / r_1
+        if len(x0s) == 2:
+            return weight * (x0s[0] + D10 / 2)
+        r_2 = hs[2] / hs[0]
+        D11 = (x0s[1] - x0s[2]) / r_2
+        D2 = (D10 - D11) / (r_1 + r_2)
+        D1 = D10 + r_1 * D2
+        phi_2 = 1 - weight / k
+        phi_3 = phi_2 / k - 0.5
+        return weight * x0s[0] + phi_2 * D1 - (2 if self.compat == "fixed" else 1) * phi_3 * D2

@@ -194,7 +194,9 @@ def test_the_unadjusted_leapfrog_has_its_known_inflation():
         sampler = registry.get_sampler("hmc", leapfrogs=leapfrogs)
         unit = torch.eye(2, dtype=torch.float64)
         x, v = unit[:, 0].reshape(2, 1, 1, 1), unit[:, 1].reshape(2, 1, 1, 1)
-        new, _, _ = sampler.leapfrog(model, evaluate(model, x, t, exact=False), v, t, torch.tensor(h).double(), exact=False)
+        new, _, _ = sampler.leapfrog(
+            model, evaluate(model, x, t, exact=False), v, t, torch.tensor(h).double(), exact=False
+        )
         a, b = new.x.flatten().tolist()  # x' = a x + b v with v ~ N(0, 1)
         assert b**2 / (1 - a**2) == pytest.approx(P / (1 - h**2 / (4 * P)), rel=1e-9)
 

@@ -1,0 +1,96 @@
+"""Undersampled Fourier transforms of the image seen by several coils: parallel magnetic resonance imaging."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import attrs
+import torch
+from torch import Tensor
+
+from scoreplug.operator import BaseLinearOperator, least_squares
+from scoreplug.param import param
+from scoreplug_builtin.operators._image import Constant, read_array
+from scoreplug_builtin.operators._kspace import OnKSpace, from_kspace, to_kspace
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class MultiCoilFourier(OnKSpace, BaseLinearOperator):
+    r"""A x = the measured entries of F (S_c x) for each coil c, (B, C, H, W) -> (B, 2, coils, m).
+
+    S_c is the complex sensitivity of coil c, F the centred orthonormal Fourier transform; y holds real and imaginary
+    part, as in `fourier`. x is complex, (2, H, W), or real, (1, H, W).
+
+        A^T y = sum_c conj(S_c) F^H (zeros where nothing was measured, y_c elsewhere)
+
+    Without maps of your own the coils sit at equal distances around the image, each with a Gaussian profile and a
+    phase of its own, and sum_c |S_c|^2 = 1, so that |A| <= 1, with |A| = 1 if all of k-space is measured. No basis
+    diagonalises A: the pseudoinverse is found by conjugate gradients, to the tolerance (see
+    `scoreplug.operator.least_squares`), which also bounds how much noise it amplifies.
+
+    Raises:
+        ValueError: as `fourier`, or if the maps do not have the image's size, or a real image more than one channel.
+
+    References:
+        Pruessmann, Weiger, Scheidegger, Boesiger: SENSE: Sensitivity encoding for fast MRI. Magn. Reson. Med. 42
+        (1999). Zbontar et al.: fastMRI, an open dataset and benchmarks for accelerated MRI. 2018, arXiv:1811.08839.
+    """
+
+    coils: int = param(8, ge=1, doc="number of coils; own maps bring their own")
+    maps: str | Tensor | None = param(
+        None,
+        doc="sensitivities (2, coils, H, W), real and imaginary part: .npy or .npz file, or tensor; none makes them",
+    )
+    pinv_tolerance: float = param(1e-10, gt=0.0, lt=1.0, doc="relative residual at which the pseudoinverse stops")
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        if self.image == "real" and self.image_shape[0] != 1:
+            raise ValueError(
+                f"a real image has one channel here, and a complex one is (2, H, W) with image='complex' (got "
+                f"image_shape {self.image_shape!r})"
+            )
+        _ = self.sensitivities  # bad maps are found now
+
+    @functools.cached_property
+    def sensitivities(self) -> Constant:
+        """S, (coils, H, W), complex128."""
+        _, height, width = self.image_shape
+        if self.maps is None:
+            return Constant(_gaussian_coils(self.coils, height, width))
+        parts = read_array(self.maps, "maps")
+        if parts.ndim != 4 or parts.shape[0] != 2 or tuple(parts.shape[2:]) != (height, width):
+            raise ValueError(f"maps must be (2, coils, {height}, {width}) (got {tuple(parts.shape)})")
+        return Constant(torch.complex(parts[0], parts[1]))
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return 2, len(self.sensitivities.value), len(self._index.value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.measured_entries(to_kspace(self.sensitivities.like(x) * self.as_complex(x)))
+
+    def transpose(self, y: Tensor) -> Tensor:
+        seen = self.sensitivities.like(y).conj() * from_kspace(self.filled(y))
+        return self.as_parts(seen.sum(1, keepdim=True))
+
+    def pinv(self, y: Tensor) -> Tensor:
+        """A^+ y to `pinv_tolerance`, (B, *output_shape) -> (B, *input_shape).
+
+        Raises:
+            ArithmeticError: if conjugate gradients do not get there.
+        """
+        return least_squares(self, y, tolerance=self.pinv_tolerance)
+
+
+def _gaussian_coils(coils: int, height: int, width: int) -> Tensor:
+    """Profiles exp(-|r - r_c|^2 / (2 w^2)) with a linear phase, r_c around the image; sum_c |S_c|^2 = 1."""
+    v = torch.linspace(-1, 1, height, dtype=torch.float64, device="cpu")[:, None]
+    u = torch.linspace(-1, 1, width, dtype=torch.float64, device="cpu")
+    angle = 2 * math.pi * torch.arange(coils, dtype=torch.float64, device="cpu")[:, None, None] / coils
+    du, dv = u - 1.2 * angle.cos(), v - 1.2 * angle.sin()
+    magnitude = (-(du**2 + dv**2) / 2).exp()
+    phase = angle + du * angle.sin() - dv * angle.cos()
+    S = torch.polar(magnitude, phase)
+    return S / S.abs().square().sum(0).sqrt()
