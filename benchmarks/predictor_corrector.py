@@ -559,19 +559,9 @@ def figure(results, path):
 
 def draw_curve(panel, predictor, snr, budgets, values, errors=None):
     line, marker, label = LINES[snr]
-    shifted = [
-        budget * (1 if snr is None else 1.06) for budget in budgets
-    ]  # so that error bars do not cover each other
-    panel.errorbar(
-        shifted,
-        values,
-        errors,
-        color=COLOURS[predictor],
-        ls=line,
-        marker=marker,
-        capsize=3,
-        label=f"{predictor}: {label}",
-    )
+    shift = 1 if snr is None else 1.06  # so that error bars do not cover each other
+    look = {"color": COLOURS[predictor], "ls": line, "marker": marker, "capsize": 3}
+    panel.errorbar([shift * budget for budget in budgets], values, errors, label=f"{predictor}: {label}", **look)
 
 
 def draw_gaussian(panel, results):
@@ -615,35 +605,10 @@ def draw_noise(panel, results):
 
 
 TABLE_BUDGETS = (50, 200, 2000)
-METRICS = {
-    "sw2": "sliced Wasserstein-2",
-    "mode_tv": "mode weights",
-    "width": "width of the modes",
-    "mean": "mean",
-    "variance": "variance",
-}
 
 
 def by_arguments(cells):
     return {tuple(cell["arguments"]): cell for cell in cells}
-
-
-def number(values, digits=3):
-    """Mean and standard error, (mean) +- (error)."""
-    return f"{np.mean(values):.{digits}f} ± {standard_error(values):.{digits}f}"
-
-
-def percent(values):
-    return f"{100 * np.mean(values):+.1f} ± {100 * standard_error(values):.1f}"
-
-
-def floor_number(values):
-    """Mean and standard deviation of one exact set."""
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-
-
-def floor_percent(values):
-    return f"{100 * np.mean(values):+.1f} ± {100 * np.std(values, ddof=1):.1f}"
 
 
 def row(*fields):
@@ -654,40 +619,55 @@ def head(*fields):
     return row(*fields) + "|" + "---|" * len(fields) + "\n"
 
 
+def plain(mean, error):
+    return f"{mean:.3f} ± {error:.3f}"
+
+
+def percent(mean, error):
+    return f"{100 * mean:+.1f} ± {100 * error:.1f}"
+
+
 def gaussian_table(results):
     cells = by_arguments(results["gaussian"])
     text = head("SDE", "predictor", "predictor only", *(f"PC, snr {snr}" for snr in SNRS[1:]), "floor")
     for sde in ("vp", "ve"):
         for predictor in PREDICTORS:
-            numbers = [
-                " / ".join(f"{1000 * cells[sde, predictor, snr, budget]['w2']:.1f}" for budget in BUDGETS)
-                for snr in SNRS
-            ]
+            found = [[cells[sde, predictor, snr, budget]["w2"] for budget in BUDGETS] for snr in SNRS]
+            numbers = [" / ".join(f"{1000 * w2:.1f}" for w2 in each) for each in found]
             text += row(sde, predictor, *numbers, f"{1000 * results['gaussian_floor'][sde]:.1f}")
     return text
 
 
-def pair_table(cells, groups, metric, shown, floor):
-    """Predictor only and PC with snr 0.16, side by side at every budget."""
+def pair_table(cells, metric, shown):
+    """Predictor only and PC with snr 0.16, side by side at every budget, and the floor of exact samples."""
     columns = [f"{method}, {budget}" for budget in TABLE_BUDGETS for method in ("P", "PC")]
     text = head("target", "SDE", "predictor", *columns, "exact samples")
-    for name, sde, predictor in groups:
-        found = [cells.get((name, sde, predictor, snr, b)) for b in TABLE_BUDGETS for snr in (None, 0.16)]
-        text += row(name, sde, predictor, *(entry(cell, metric, shown) for cell in found), floor(name))
+    for group in groups_of(cells):
+        found = [cells.get((*group, snr, budget)) for budget in TABLE_BUDGETS for snr in (None, 0.16)]
+        entries = ["" if cell is None else entry(cell, metric, shown) for cell in found]
+        text += row(*group, *entries, shown(*floor_of(cells, group[0], metric)))
     return text
 
 
 def entry(cell, metric, shown):
-    if cell is None:
-        return ""
-    return "diverged" if "diverged" in cell else shown(cell["distances"][metric])
+    if "diverged" in cell:
+        return "diverged"
+    values = cell["distances"][metric]
+    return shown(np.mean(values), standard_error(values))
+
+
+def floor_of(cells, target, metric):
+    """Mean, and standard deviation of one set."""
+    (cell,) = [cell for key, cell in cells.items() if key in ((target, "floor"), ("floor",))]
+    values = cell["distances"][metric]
+    return np.mean(values), np.std(values, ddof=1)
 
 
 def groups_of(cells):
-    """(target, SDE, predictor) in the order of the tables."""
+    """(target, SDE, predictor), in the order of the tables."""
+    order = (*MIXTURES, *FORMS, "vp", "ve", *PREDICTORS, "reverse-diffusion")
     groups = {key[:3] for key in cells if key[-1] != "floor"}
-    order = {name: i for i, name in enumerate((*MIXTURES, *FORMS, "vp", "ve", *PREDICTORS, "reverse-diffusion"))}
-    return sorted(groups, key=lambda group: [order[word] for word in group])
+    return sorted(groups, key=lambda group: [order.index(word) for word in group])
 
 
 def verdict(predictor, pc, metric):
@@ -699,70 +679,58 @@ def verdict(predictor, pc, metric):
 
 def verdict_table(cells):
     text = head("distance", "snr", *(f"{budget} evaluations" for budget in BUDGETS))
-    for metric, label in METRICS.items():
+    for metric, label in (("sw2", "sliced Wasserstein-2"), ("mode_tv", "mode weights"), ("width", "mode width")):
         for snr in SNRS[1:]:
-            counts = []
-            for budget in BUDGETS:
-                pairs = [(cells.get((*g, None, budget)), cells.get((*g, snr, budget))) for g in groups_of(cells)]
-                found = [verdict(*pair, metric) for pair in pairs if None not in pair]
-                counts.append(" / ".join(str(found.count(v)) for v in (1, 0, -1)))
-            text += row(label, snr, *counts)
+            text += row(label, snr, *(verdicts(cells, metric, snr, budget) for budget in BUDGETS))
     return text
+
+
+def verdicts(cells, metric, snr, budget):
+    pairs = [[cells.get((*group, of, budget)) for of in (None, snr)] for group in groups_of(cells)]
+    found = [verdict(*pair, metric) for pair in pairs if None not in pair]
+    return " / ".join(str(found.count(v)) for v in (1, 0, -1))
+
+
+IMAGE_DISTANCES = ("pooled_sw2", "patches_sw2", "tv_w1", "grey_w1")
 
 
 def image_table(results):
-    keys = ("pooled_sw2", "patches_sw2", "tv_w1", "grey_w1")
     text = head("SDE", "method", "evaluations", "samples", "pooled", "patches", "TV", "grey values", "noise")
-    for cell in sorted(
-        results["cells"], key=lambda c: (c["arguments"][0] == "vp", c["arguments"][3], c["arguments"][2] or 0)
-    ):
-        sde, predictor, snr, budget = cell["arguments"]
-        d, method = cell["distances"], predictor if snr is None else f"PC, snr {snr}"
+    for arguments, cell in sorted(by_arguments(results["cells"]).items(), key=lambda item: image_order(*item[0])):
+        sde, predictor, snr, budget = arguments
+        d, method = cell["distances"], f"{predictor} only" if snr is None else f"PC, snr {snr}"
         noise = f"{1000 * d['noise']:.1f} ± {1000 * d['noise_se']:.1f}"
-        text += row(sde, method, budget, cell["samples"], *(f"{d[key]:.4f}" for key in keys), noise)
+        text += row(sde, method, budget, cell["samples"], *(f"{d[key]:.4f}" for key in IMAGE_DISTANCES), noise)
     for floor in results["floors"]:
         d = floor["distances"]
-        numbers = [f"{np.mean(d[key]):.4f} ± {np.std(d[key], ddof=1):.4f}" for key in keys]
+        numbers = [f"{np.mean(d[key]):.4f} ± {np.std(d[key], ddof=1):.4f}" for key in IMAGE_DISTANCES]
         text += row("", "*held-out images*", "", floor["samples"], *numbers, f"{1000 * np.mean(d['noise']):.1f}")
     return text
+
+
+def image_order(sde, predictor, snr, budget):
+    return sde != "ve", budget, predictor, snr or 0
 
 
 def ct_table(cells):
     text = head("evaluations", "method", "images", "PSNR of the mean", "PSNR of a sample", "spread / error", "residual")
     for budget in CT_IMAGES:
-        found = {snr: ct_rows(cells, budget, snr) for snr in (None, 0.16)}
-        images = sorted(found[None].keys() & found[0.16].keys())
-        for snr, label in ((None, CT["predictor"]), (0.16, "PC, snr 0.16")):
-            mean = {
-                key: np.mean([found[snr][i][key] for i in images])
-                for key in found[snr][images[0]]
-                if key != "arguments"
-            }
-            ratio = mean["spread"] / mean["error"]
-            numbers = (
-                f"{mean['psnr_mean']:.2f}",
-                f"{mean['psnr_sample']:.2f}",
-                f"{ratio:.2f}",
-                f"{mean['residual_sample']:.3f}",
-            )
-            text += row(budget, label, len(images), *numbers)
-        gain = {
-            key: [found[0.16][i][key] - found[None][i][key] for i in images] for key in ("psnr_mean", "psnr_sample")
-        }
-        text += row(
-            budget,
-            "*PC - predictor, per image*",
-            len(images),
-            number(gain["psnr_mean"], 2),
-            number(gain["psnr_sample"], 2),
-            "",
-            "",
-        )
+        found = {snr: {c["arguments"][2]: c for c in cells if c["arguments"][:2] == [budget, snr]} for snr in LINES}
+        images = sorted(found[None].keys() & found[0.16].keys())  # those that both have
+        columns = {snr: [found[snr][i] for i in images] for snr in LINES}
+        for snr, label in ((None, f"{CT['predictor']} only"), (0.16, "PC, snr 0.16")):
+            m = {key: np.mean([c[key] for c in columns[snr]]) for key in columns[snr][0] if key != "arguments"}
+            quality = f"{m['psnr_mean']:.2f}", f"{m['psnr_sample']:.2f}", f"{m['spread'] / m['error']:.2f}"
+            text += row(budget, label, len(images), *quality, f"{m['residual_sample']:.3f}")
+        gains = [gain(columns, key) for key in ("psnr_mean", "psnr_sample")]
+        text += row(budget, "*difference, image by image*", len(images), *gains, "", "")
     return text
 
 
-def ct_rows(cells, budget, snr):
-    return {c["arguments"][2]: c for c in cells if c["arguments"][:2] == [budget, snr]}
+def gain(columns, key):
+    """PC's value less the predictor's, mean over the images and standard error."""
+    values = [pc[key] - p[key] for p, pc in zip(columns[None], columns[0.16], strict=True)]
+    return f"{np.mean(values):+.2f} ± {standard_error(values):.2f}"
 
 
 def main():

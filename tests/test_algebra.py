@@ -200,7 +200,7 @@ def run(sampler, model, levels):
 @pytest.mark.parametrize("sde", SDES)
 @pytest.mark.parametrize(("name", "params"), VARIED, ids=str)
 def test_guidance_of_the_score_is_guidance_of_the_estimate(name, params, sde):
-    """No sampler can tell them apart: it takes score, x0 and eps from one model, not some of them from elsewhere."""
+    """Class A: by Tweedie's formula, in either direction, both are one model, whichever of them a sampler asks for."""
     prior, sampler = mixture(sde), registry.get_sampler(name, steps=3, **params)
     levels = torch.tensor([3.0, 1.0, 0.4, 0.2], dtype=torch.float64)
 

@@ -12,14 +12,23 @@ from scoreplug.run.compatibility import verdict
 from scoreplug.run.cost import Cost, counted_model, counted_operator
 from scoreplug.sampler import DivergenceError
 
-SHAPE = (1, 8, 8)
+# what approximates says so, which other tests look at
+pytestmark = pytest.mark.filterwarnings("ignore:.*acceptance is approximate")
+
+SHAPE = (2, 8, 8)
 REQUIRED = {
-    "matrix": {"matrix": tuple(tuple(float(i == j) + 0.1 * (i - j == 5) for j in range(64)) for i in range(24))}
+    "matrix": {"matrix": tuple(tuple(float(i == j) + 0.1 * (i - j == 5) for j in range(128)) for i in range(48))}
 }
-ADJUST = {"downsampling": {"factor": 2}, "radon": {"angles": 5}, "fourier": {"acceleration": 2.0}, "blur": {"std": 0.8}}
-GENTLE = {
-    "dps": {"scale": 0.02}
-}  # a handful of steps instead of a thousand: larger pulls would overshoot and amplify rounding
+ADJUST = {
+    "downsampling": {"factor": 2},
+    "radon": {"angles": 5},
+    "fourier": {"acceleration": 2.0},
+    "multi-coil-fourier": {"image": "complex", "coils": 3, "acceleration": 2.0},
+    "blur": {"std": 0.8},
+}
+# a handful of steps instead of a thousand: larger pulls would overshoot and amplify rounding
+GENTLE = {"dps": {"scale": 0.02}, "mcg": {"scale": 0.02}}
+EVERYTHING = ("identity", "blur")  # operators that leave nothing open: exact data give every sample the same value
 
 SDES, OPERATORS, CONDITIONERS, SAMPLERS = (
     [spec.name for spec in registry.list(kind)] for kind in ("sde", "operator", "conditioner", "sampler")
@@ -44,7 +53,7 @@ def make_operator(name):
 
 def make_prior(sde, precision="float64"):
     """Two correlated components, so that the denoiser is not linear."""
-    i = torch.arange(64, dtype=torch.float64)
+    i = torch.arange(128, dtype=torch.float64)
     covariance = 0.05 * (-(i[:, None] - i).abs() / 4).exp()
     means = torch.stack([0.3 * (i / 8).sin(), 0.5 + 0 * i])
     return registry.get_model(
@@ -59,7 +68,7 @@ def make_prior(sde, precision="float64"):
 
 def make_posterior(sde, operator, conditioner, precision="float64"):
     prior = make_prior(sde, precision)
-    image = (torch.arange(64).reshape(SHAPE) / 64).to(prior.dtype)
+    image = (torch.arange(128).reshape(SHAPE) / 128).to(prior.dtype)
     measurement = simulate(make_operator(operator), image, 0.1)
     return registry.get_conditioner(conditioner, **GENTLE.get(conditioner, {})).condition(prior, measurement)
 
@@ -91,7 +100,8 @@ def test_a_sample_does_not_depend_on_its_batch_mates(combination):
     scale = float(eight.abs().max())
     torch.testing.assert_close(sampler.sample(model, 3, seed=5), eight[:3], rtol=0, atol=1e-10 * scale)
     torch.testing.assert_close(draw(sampler, model, (6,), seed=5), eight[6:7], rtol=0, atol=1e-10 * scale)
-    assert not torch.allclose(eight[0], eight[1])  # each has its own noise
+    exact = conditioner in ("song", "mcg") and operator in EVERYTHING
+    assert exact or not torch.allclose(eight[0], eight[1])  # each has its own noise
 
 
 @pytest.mark.parametrize("combination", [c for c in COMBINATIONS if c[0] == "vp"], ids=identify)
@@ -135,7 +145,10 @@ def test_no_measurement_gives_the_priors_samples_bit_for_bit(sde, sampler_name):
 
 def stages(name, steps, moves=1):
     """Network evaluations that the method is made of: one per step, one per corrector move, one at the end."""
-    per_step = {"em": 1, "ancestral": 1, "langevin": moves, "pc": 1 + moves}
+    per_step = {
+        **dict.fromkeys(("em", "reverse-diffusion", "ancestral", "dpm-solver"), 1),
+        **{"ode": 2, "langevin": moves, "pc": 1 + moves, "ula": 5, "mala": 1 + 3, "hmc": 1 + 3 * 3},
+    }
     return steps * per_step[name] + 1
 
 

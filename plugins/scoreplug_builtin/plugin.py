@@ -217,6 +217,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         aliases=("kawar",),
         references=("arXiv:2201.11793",),
         needs=("linear", "svd"),
+        keeps=("log-density",),
         canonical=("ancestral",),
     ),
     ConditionerSpec(

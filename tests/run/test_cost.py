@@ -187,3 +187,25 @@ def test_a_model_of_somebody_who_defines_only_a_score_is_counted_once(cost):
     counted_model(Mine(), cost).denoise(image(2), T)
 
     assert counts(cost) == {"evaluations": 2, "evaluation_calls": 1}
+
+
+@pytest.mark.parametrize("method", ["log_density", "score_and_log_density"])
+def test_a_density_counts_as_an_evaluation_alone_or_together_with_the_score(model, cost, method):
+    getattr(model, method)(image(3), T)
+
+    assert counts(cost) == {"evaluations": 3, "evaluation_calls": 1}
+
+
+def test_a_density_through_a_network_counts_once_with_its_derivative_for_guidance(cost):
+    """dps of an energy: one evaluation of the energy, and the derivative that guidance takes of it."""
+    energy = counted_model(registry.get_model("energy", base=registry.get_model("gaussian", image_shape=SHAPE)), cost)
+    A = registry.get_operator("identity", image_shape=SHAPE)
+    posterior = registry.get_conditioner("dps").condition(energy, Measurement(A, image(1)[0], 0.1))
+
+    posterior.score_and_log_density(image(3), T)
+
+    assert counts(cost) == {"evaluations": 3, "evaluation_calls": 1, "vjps": 3, "vjp_calls": 1}
+
+
+def test_a_model_without_a_density_does_not_get_one_by_being_counted(cost):
+    assert not isinstance(counted_model(registry.get_model("digits-32"), cost), HasLogDensity)

@@ -82,7 +82,8 @@ class GaussianMixture(BasePrior):
         mean = w @ means
         within = torch.einsum("k,kij->ij", w, self.normals.covariance())
         between = torch.einsum("k,ki,kj->ij", w, means - mean, means - mean)
-        return Normals.of(mean[None], (within + between)[None])
+        covariance = within + between
+        return Normals.of(mean[None], (covariance + covariance.mT)[None] / 2)  # symmetric in every precision
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         components = self._at(x, t)

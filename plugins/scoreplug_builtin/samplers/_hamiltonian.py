@@ -112,15 +112,16 @@ class MetropolisChain(AnnealedChain):
         (B,)."""
         exact = self.knows_density(model)
         point = evaluate(model, x, t, exact=exact)
-        v = noise.at("momentum").normal(model.shape)
+        kept = self.kept_momentum
+        v = noise.at("momentum").normal(model.shape) if kept > 0 else torch.zeros_like(x)
         accepted = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for k in range(self.moves):
             here = noise.at("move", k)
-            d = self.kept_momentum
-            v = d * v + (1 - d**2) ** 0.5 * here.at("z").normal(model.shape)
+            v = kept * v + (1 - kept**2) ** 0.5 * here.at("z").normal(model.shape)
             new, v_new, work = self.leapfrog(model, point, v, t, h, exact=exact)
             log_ratio = work + (squared(v) - squared(v_new)) / 2
-            accept = here.at("accept").uniform().log() < log_ratio  # NaN is no acceptance
+            accept = here.at("accept").uniform().log() < log_ratio
+            accept = accept & log_ratio.isfinite()  # a proposal into nowhere is rejected
             point, v = chosen(accept, new, point), torch.where(broadcast(accept, v).bool(), v_new, -v)
             accepted = accepted + accept / self.moves
         x0 = tweedie(model, point.x, t, point.score)

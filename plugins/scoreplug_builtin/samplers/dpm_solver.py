@@ -16,8 +16,11 @@ through the three estimates. The published code has phi_3 D2 without the 2, thou
 converges with order 2; compat = "authors" takes it. The first steps have the order that their history allows; order 3
 keeps a small error of order 2 from the first one.
 
-The orders are those of the probability flow. It has the start's bias, as any solver of it (see `ode`); the reverse SDE
-forgets its start. With noise the order in the law is 1 for eta > 0 whatever `order` is, with a smaller constant.
+The orders are those of the probability flow; it has the start's bias, as any solver of it (see `ode`), which the
+reverse SDE forgets. Noise leaves the mean of a Gaussian without any other bias, and the variance with an error of order
+1 (order 1) or 2 (2 and 3). On a posterior of variance .4227, 50 steps of the rho grid under VP change it by
+
+    order 1: -.050 (eta = 0), -.095 (eta = 1)      2: .0065, .0174      3: -.0013, -.0001
 
 Earlier estimates belong to the solution that they were taken from. Where the model's `project`, or a corrector, has
 moved x since, that is no longer the one at hand, and the history is dropped: with replacement or DDRM after every step

@@ -14,8 +14,8 @@ Churn. Before a step noise is added, for those levels that lie in [churn_min, ch
     level^ = level (1 + gamma),    gamma = min(churn / steps, sqrt(2) - 1)
     xbar^ = xbar + (level^^2 - level^2)^{1/2} churn_noise z
 
-and the step goes from level^, at most the process's highest one, on. With churn_noise = 1 that keeps p_t, and with
-churn as the steps become many the samples are those of an SDE; without churn, noise enters at the start alone.
+and the step goes on from level^, at most the process's highest one. With churn_noise = 1 the noise itself keeps p_t.
+Without churn, noise enters at the start alone.
 
 The start N(0, prior_std^2 I) is not p_1, and nothing on the way corrects it: on a Gaussian N(m, V) the flow's mean is
 short by alpha_1 (V / P_1)^{1/2} m, where a reverse SDE leaves alpha_1^2 (V / P_1) m, with P_1 = alpha_1^2 V +

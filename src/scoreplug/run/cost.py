@@ -88,7 +88,29 @@ def counted_model(model: ScoreModel, cost: Cost) -> ScoreModel:
         def under(self, sde: SDE) -> ScoreModel:
             return counted_model(super().under(sde), cost)
 
+    if hasattr(kind, "log_density"):
+
+        class CountedDensity(Counted):
+            __slots__ = ()
+
+            def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+                with cost.once("evaluation", x) as outermost:
+                    return _watched("vjp", super().log_density(x, t), cost) if outermost else super().log_density(x, t)
+
+            def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+                with cost.once("evaluation", x) as outermost:
+                    score, log_density = _together(super(), x, t)
+                    return _watched("vjp", score, cost) if outermost else score, log_density
+
+        return recast(model, CountedDensity)
     return recast(model, Counted)
+
+
+def _together(model: Any, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Score and log density of a model that may know them from one evaluation."""
+    if hasattr(model, "score_and_log_density"):
+        return model.score_and_log_density(x, t)
+    return model.score(x, t), model.log_density(x, t)
 
 
 def counted_operator(operator: Operator, cost: Cost) -> Operator:

@@ -32,7 +32,20 @@ def stand_in(model: ScoreModel) -> ScoreModel:
         def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
             return BaseModel.denoise_with_vjp(self, x, t)
 
-    return recast(model, StandIn)
+    if not hasattr(kind, "log_density"):
+        return recast(model, StandIn)
+
+    class DenseStandIn(StandIn):
+        __slots__ = ()
+
+        def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+            variance = broadcast(self.sde.alpha(t) ** 2 + self.sde.sigma(t) ** 2, x)
+            return -(x**2 / variance).flatten(1).sum(1) / 2
+
+        def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            return self.score(x, t), self.log_density(x, t)
+
+    return recast(model, DenseStandIn)
 
 
 def rehearse(setup: Setup) -> Cost:

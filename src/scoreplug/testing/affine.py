@@ -6,9 +6,10 @@ recursion
 
     M' = L M + k,    V' = L V L^T + sum_j N_j N_j^T
 
-up to rounding. A sampler that keeps more than x between steps (a history) has no such recursion in x alone; there the
-whole run is taken as one map, of the start and of every draw. The result may be compared with a recursion written from a paper, with a closed-form limit (as the
-steps become many), or with the posterior: then the difference is the method's own bias.
+up to rounding. A sampler that keeps more than x between steps, a history, has no such recursion in x alone: there the
+whole run is one map, of the start and of all draws. The result may be compared with a recursion written from a paper,
+with a closed-form limit (as the steps become many), or with the posterior: then the difference is the method's own
+bias.
 """
 
 from __future__ import annotations

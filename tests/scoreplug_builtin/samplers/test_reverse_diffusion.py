@@ -102,20 +102,20 @@ def test_its_coefficients_are_those_of_the_forward_process_between_the_levels(sd
     torch.testing.assert_close(by_score, G2 * one + G2.sqrt() * z, rtol=1e-10, atol=1e-12)
 
 
-def recursion(sde, grid, *, final):
-    """Mean and variance on N(MEAN, VARIANCE) from the published step, one scalar at a time."""
+def recursion(sde, grid, *, final="denoise", target=(MEAN, VARIANCE)):
+    """Mean and variance on a normal distribution from the published step, one scalar at a time."""
 
     def kernel(t):
         alpha, sigma = float(sde.alpha(t)), float(sde.sigma(t))
-        P = alpha**2 * VARIANCE + sigma**2
-        return alpha, sigma, -1 / P, alpha * MEAN / P  # score = a x + b
+        P = alpha**2 * target[1] + sigma**2
+        return alpha, sigma, -1 / P, alpha * target[0] / P  # score = a x + b
 
     mean, variance = 0.0, sde.prior_std**2
     for t, s in itertools.pairwise(grid):
         (alpha_t, sigma_t, a, b), (alpha_s, sigma_s, *_) = kernel(t), kernel(s)
-        if isinstance(sde, type(registry.get_sde("ve")) | type(registry.get_sde("edm"))):
+        if alpha_t == alpha_s == 1:  # ve, edm
             shrink, G2 = 1.0, sigma_t**2 - sigma_s**2
-        elif abs(alpha_t**2 + sigma_t**2 - 1) < 1e-12 and abs(alpha_s**2 + sigma_s**2 - 1) < 1e-12:
+        elif abs(alpha_t**2 + sigma_t**2 - 1) < 1e-12:  # vp, cosine, ddpm
             G2 = 1 - (alpha_t / alpha_s) ** 2
             shrink = 2 - math.sqrt(1 - G2)
         else:
@@ -142,6 +142,22 @@ def test_moments_equal_its_own_recursion(sde_name, grid, final):
     expected = recursion(sde, sampler.times(sde), final=final)
     # a dozen float64 operations per step, relative to terms of the size prior_std and 1 / sigma^2, sigma >= 1e-2
     assert (float(mean), float(variance)) == pytest.approx(expected, rel=1e-8, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("sde_name", "target", "mean", "variance"),
+    [
+        ("vp", (0.0, 1.7), 0.0, 1.7026),
+        ("ve", (0.0, 1.7), 0.0, 1.7144),
+        ("vp", (1.2209945, 0.4226519), 1.2200, 0.4245),
+        ("ve", (1.2209945, 0.4226519), 1.2208, 0.4262),
+    ],
+)
+def test_the_bias_of_a_thousand_steps_is_the_documented_one(sde_name, target, mean, variance):
+    sde = registry.get_sde(sde_name)
+    grid = registry.get_sampler("reverse-diffusion", steps=1000).times(sde)
+
+    assert recursion(sde, grid, target=target) == pytest.approx((mean, variance), abs=5e-5)
 
 
 def test_a_thousand_steps_of_the_vp_chain_give_the_published_variance():
