@@ -7,12 +7,14 @@ import pytest
 import torch
 
 from scoreplug.operator import (
+    SVD,
     BaseLinearOperator,
     BaseOperator,
     SpectralOperator,
     conjugate_gradient,
     dense_svd,
     from_function,
+    least_squares,
     matrix_of,
     power_iteration,
     with_dense_svd,
@@ -347,3 +349,171 @@ def test_an_operator_that_returns_nan_raises():
     """It must not be taken for convergence."""
     with pytest.raises(ArithmeticError, match="stopped after 5 steps"):
         conjugate_gradient(lambda u: u * math.nan, draw((4,)), max_steps=5)
+
+
+def linear(matrix):
+    """A matrix as an operator without a decomposition."""
+    m, n = matrix.shape
+    return from_function(times(matrix, (m,)), (n,), linear=True)
+
+
+@pytest.mark.parametrize("shape", [(6, 12), (12, 6), (7, 7)], ids=["wide", "tall", "square"])
+@pytest.mark.parametrize("rank", ["full", 3], ids=["full-rank", "rank-3"])
+def test_least_squares_is_the_pseudoinverse(shape, rank):
+    """The solution of smallest norm, also of a matrix without full rank and of data outside its range."""
+    m, n = shape
+    matrix = random_matrix(m, n) if rank == "full" else random_matrix(m, rank) @ random_matrix(rank, n, seed=1)
+    y = draw((m,), seed=2)
+
+    x = least_squares(linear(matrix), y, tolerance=1e-13)
+
+    expected = y @ torch.linalg.pinv(matrix).T
+    # |A^T r| <= 1e-13 |A| |r|: an error of 1e-13 times the square of the condition number, here below 1e4
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-9 * float(expected.norm()))
+
+
+def test_least_squares_meets_data_that_can_be_met():
+    """|A x - y| <= 1e-10 |y| by default."""
+    A = linear(spd(20, 1e-3))
+    y = A(draw((20,)))
+
+    x = least_squares(A, y)
+
+    # the recursive residual drifts from the true one by rounding, far below 1e-11
+    assert ((A(x) - y).norm(dim=1) <= 1.1e-10 * y.norm(dim=1)).all()
+
+
+def test_least_squares_stops_early_at_a_coarse_tolerance():
+    """Few steps, and the components with small singular values are left out: the norm grows with the accuracy."""
+    calls = []
+    A = from_function(lambda x: (calls.append(1), x @ spd(20, 1e-3).to(x))[1], (20,), linear=True)
+    y, steps, norms = draw((20,), n=1), [], []
+
+    for tolerance in (0.3, 1e-2, 1e-6):
+        calls.clear()
+        norms.append(float(least_squares(A, y, tolerance=tolerance).norm()))
+        steps.append(len(calls))
+
+    assert steps == sorted(set(steps))
+    assert norms == sorted(set(norms))
+
+
+def test_least_squares_is_per_sample():
+    """An easy sample stands still while a hard one goes on, and what has no solution but zero stays zero."""
+    matrix = torch.diag(torch.tensor([1.0, 0.5, 0.1, 0.01, 0.0], dtype=torch.float64))
+    hard, easy, unseen, zero = torch.zeros(4, 1, 5, dtype=torch.float64)
+    hard[0] = 1.0
+    easy[0, 1] = 1.0
+    unseen[0, 4] = 1.0  # A^T y = 0
+
+    together = least_squares(linear(matrix), torch.cat([hard, easy, unseen, zero]))
+    alone = [least_squares(linear(matrix), y) for y in (hard, easy, unseen, zero)]
+
+    # the same steps; products of matrices of other sizes may round otherwise, times the condition number of 100 squared
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=1e-11)
+    assert torch.equal(together[1], 2 * easy[0])  # an eigenvector: one step, exact in binary, and none after it
+    assert (together[2:] == 0).all()
+
+
+def test_least_squares_does_not_write_to_its_argument():
+    """Callers keep what they pass."""
+    y = draw((6,))
+    kept = y.clone()
+
+    least_squares(linear(M), y)
+
+    assert torch.equal(y, kept)
+
+
+def test_least_squares_in_single_precision_asks_for_no_more_than_it_has():
+    """A tolerance below a hundred roundings is raised to that."""
+    A, y = linear(M), draw((6,)).float()
+
+    x = least_squares(A, y, tolerance=1e-15)
+
+    assert x.dtype == torch.float32
+    # 100 eps, and as much for the drift of the recursive residual; A reaches every y
+    assert ((A(x) - y).norm(dim=1) <= 200 * torch.finfo(torch.float32).eps * y.norm(dim=1)).all()
+
+
+def test_least_squares_says_what_it_could_not_reach():
+    """Both residuals, the tolerance, and the parameter to change; the last step counts."""
+    A = linear(torch.diag(torch.tensor([1.0, 0.5, 0.25], dtype=torch.float64)))
+    y = torch.ones(1, 3, dtype=torch.float64)
+
+    with pytest.raises(
+        ArithmeticError,
+        match=r"stopped after 2 steps: \|y - A x\| is \d\.\de-\d+ \|y\| and .* tolerance of 1.0e-10, .* pinv_tolerance",
+    ):
+        least_squares(A, y, max_steps=2)
+    # three singular values take three steps, and rounding no more than 1e-15
+    torch.testing.assert_close(
+        least_squares(A, y, max_steps=3), y * torch.tensor([[1.0, 2.0, 4.0]]), rtol=1e-13, atol=0
+    )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_least_squares_needs_finite_data(bad):
+    """NaN compares as converged; it would come back as zeros."""
+    y = draw((6,))
+    y[1, 2] = bad
+
+    with pytest.raises(ArithmeticError, match="least squares cannot start: the right-hand side is not finite"):
+        least_squares(linear(M), y)
+
+
+def test_least_squares_does_not_take_nan_for_convergence():
+    """An operator that breaks down in between is not solved."""
+    calls = []
+
+    def breaks(x):
+        calls.append(1)
+        return x * (math.nan if len(calls) > 5 else 1) * torch.linspace(0.1, 1, 4, dtype=x.dtype)
+
+    A = from_function(breaks, (4,), linear=True, adjoint=lambda y: y * torch.linspace(0.1, 1, 4, dtype=y.dtype))
+    calls[:] = [1] * 4  # good for one more
+
+    with pytest.raises(ArithmeticError, match=r"least squares stopped after 3 steps: .* is nan"):
+        least_squares(A, draw((4,)), max_steps=3)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Thin(SpectralOperator):
+    """U diag(s) V^T with fewer coordinates than x or y have entries."""
+
+    U: torch.Tensor
+    s: torch.Tensor
+    V: torch.Tensor
+    input_shape: tuple[int, ...] = (9,)
+    output_shape: tuple[int, ...] = (7,)
+
+    def forward(self, x):
+        return (x @ self.V.to(x) * self.s.to(x)) @ self.U.to(x).T
+
+    def transpose(self, y):
+        return (y @ self.U.to(y) * self.s.to(y)) @ self.V.to(y).T
+
+    @property
+    def svd(self):
+        return SVD(
+            singular_values=self.s,
+            V=lambda c: c @ self.V.T,
+            Vt=lambda x: x @ self.V,
+            U=lambda c: c @ self.U.T,
+            Ut=lambda y: y @ self.U,
+        )
+
+
+def test_a_thin_decomposition_gives_all_that_a_square_one_does():
+    """Three coordinates, for x of 9 entries and y of 7: inverse, norm and solves are those of the matrix."""
+    U, V = (torch.linalg.qr(random_matrix(k, 3, seed))[0] for k, seed in ((7, 1), (9, 2)))
+    A = Thin(U=U, s=torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64), V=V)
+    matrix, y = matrix_of(A), draw((7,), seed=3)
+
+    normal = 1.7 * matrix @ matrix.T + 0.2 * torch.eye(7, dtype=torch.float64)
+
+    # rounding times condition numbers of 4 and 35
+    torch.testing.assert_close(A.pinv(y), y @ torch.linalg.pinv(matrix, rtol=1e-10).T, rtol=0, atol=1e-13)
+    torch.testing.assert_close(A.solve(y, a=1.7, b=0.2), torch.linalg.solve(normal, y.T).T, rtol=0, atol=1e-12)
+    assert A.norm == 2.0
+    assert not A._has_full_row_rank

@@ -13,6 +13,14 @@ _REUSE = (
     "arXiv:2302.11552"  # Du, Durkan, Strudel, Tenenbaum, Dieleman, Fergus, Sohl-Dickstein, Doucet, Grathwohl (2023)
 )
 
+_TINY_UNET = {
+    "image_shape": (1, 8, 8),
+    "model_channels": 32,
+    "num_res_blocks": 1,
+    "channel_mult": (1, 2),
+    "attention_resolutions": (),
+}
+
 COMPONENTS: tuple[ComponentSpec, ...] = (
     SDESpec(
         name="vp",
@@ -40,7 +48,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
     ),
     SDESpec(
         name="edm",
-        summary="Variance exploding with sigma^(1/rho) linear in t: uniform steps are the grid of Karras et al.",
+        summary="Variance exploding with sigma^(1/rho) linear in t: uniform steps are Karras' grid",
         factory="scoreplug_builtin.sdes.edm:EDM",
         references=(_EDM,),
     ),
@@ -60,18 +68,21 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="gaussian",
         summary="Gaussian prior N(mean, covariance): the exact score",
         factory="scoreplug_builtin.models.gaussian:Gaussian",
+        example={"image_shape": (1, 2, 2), "mean": 0.3, "covariance": 0.5},
         provides=("log-density",),
     ),
     ModelSpec(
         name="gaussian-mixture",
         summary="Mixture of Gaussians: the exact score",
         factory="scoreplug_builtin.models.gaussian_mixture:GaussianMixture",
+        example={"image_shape": (1, 2, 2), "means": ((0.0, 0.5, 0.2, 0.1), (1.0, -0.5, 0.3, 0.0)), "covariances": 0.3},
         provides=("log-density",),
     ),
     ModelSpec(
         name="openai-unet",
         summary="UNet of guided diffusion: the published checkpoints, or one trained with `scoreplug train`",
         factory="scoreplug_builtin.models.openai_unet:OpenAIUNet",
+        example=_TINY_UNET,
         references=("arXiv:2105.05233", "arXiv:2206.00364"),
         trainable=True,
     ),
@@ -91,6 +102,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="energy",
         summary="A network read as an energy, whose gradient is the score: Metropolis acceptance becomes exact",
         factory="scoreplug_builtin.models.energy:Energy",
+        example={"base": {"name": "gaussian", "image_shape": (1, 2, 2)}},
         references=(_REUSE, "arXiv:2101.03288"),
         provides=("log-density",),
     ),
@@ -104,6 +116,10 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="matrix",
         summary="A given as a dense matrix on the flattened image",
         factory="scoreplug_builtin.operators.matrix:Matrix",
+        example={
+            "image_shape": (1, 2, 2),
+            "matrix": ((1.0, 0.5, 0.0, 0.2), (0.0, 1.0, -0.3, 0.0), (2.0, 0.0, 1.0, 1.0)),
+        },
         provides=("linear", "pinv", "svd"),
     ),
     OperatorSpec(
@@ -116,18 +132,21 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="downsampling",
         summary="Mean over blocks of pixels: super-resolution",
         factory="scoreplug_builtin.operators.downsampling:Downsampling",
+        example={"factor": 2},
         provides=("linear", "pinv", "svd"),
     ),
     OperatorSpec(
         name="blur",
         summary="Circular convolution with a kernel: deblurring",
         factory="scoreplug_builtin.operators.blur:Blur",
+        example={"std": 0.6},
         provides=("linear", "pinv", "svd"),
     ),
     OperatorSpec(
         name="radon",
         summary="Parallel-beam line integrals: sparse-view and limited-angle tomography",
         factory="scoreplug_builtin.operators.radon:Radon",
+        example={"image_shape": (1, 6, 6), "angles": 4, "pinv_tolerance": 1e-13, "svd_tolerance": 0.0},
         provides=("linear", "pinv", "svd"),
     ),
     OperatorSpec(
@@ -146,12 +165,14 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="fourier",
         summary="Undersampled orthonormal Fourier transform: single-coil MRI",
         factory="scoreplug_builtin.operators.fourier:Fourier",
+        example={"acceleration": 2.0},
         provides=("linear", "pinv", "svd"),
     ),
     OperatorSpec(
         name="multi-coil-fourier",
         summary="Undersampled Fourier transforms of the image seen by several receiver coils: parallel MRI",
         factory="scoreplug_builtin.operators.multi_coil_fourier:MultiCoilFourier",
+        example={"image": "complex", "coils": 3, "acceleration": 1.0, "center_fraction": 0.0},
         references=("doi:10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S",),
         provides=("linear", "pinv"),
     ),
@@ -185,6 +206,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="dps",
         summary="Diffusion posterior sampling: gradient of |y - A x0| through the network, x0 = E[x_0 | x_t]",
         factory="scoreplug_builtin.conditioners.dps:DPS",
+        example={"scale": 0.02},
         references=(_DPS,),
         vjp=True,
         keeps=("log-density",),
@@ -204,6 +226,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="mcg",
         summary="Manifold-constrained gradient: DPS's gradient on the unmeasured part, projection on the measured one",
         factory="scoreplug_builtin.conditioners.mcg:MCG",
+        example={"scale": 0.02},
         aliases=("chung",),
         references=("arXiv:2206.00941",),
         needs=("linear", "pinv"),

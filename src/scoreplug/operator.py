@@ -407,8 +407,8 @@ def least_squares(
         operator: A.
         y: (B, *output_shape).
         tolerance: stop a sample at ||y - A x|| <= tolerance ||y||, or, if y is not in the range of A, at ||A^T (y - A
-            x)|| <= tolerance |A| ||y - A x|| (Paige, Saunders 1982, doi:10.1145/355984.355989). No less than a hundred
-            roundings of y's type.
+            x)|| <= tolerance |A| ||y - A x|| (Paige, Saunders 1982, doi:10.1145/355984.355989), with the largest
+            ||A p|| / ||p|| met so far for |A|. No less than a hundred roundings of y's type.
         max_steps: how many steps it may take.
 
     Returns:
@@ -417,35 +417,41 @@ def least_squares(
     Raises:
         ArithmeticError: if y is not finite, or some sample has not converged.
     """
+    if not bool(y.isfinite().all()):
+        raise ArithmeticError("least squares cannot start: the right-hand side is not finite")
 
     def norm(u: Tensor) -> Tensor:
         return u.flatten(1).norm(dim=1)
 
-    def wide(c: Tensor, like: Tensor) -> Tensor:
-        return c.reshape(-1, *(1 for _ in like.shape[1:]))
+    def times(c: Tensor, u: Tensor) -> Tensor:
+        return c.reshape(-1, *(1 for _ in u.shape[1:])) * u
 
     tolerance = max(tolerance, 100 * torch.finfo(y.dtype).eps)
     r, g = y, operator.adjoint(y)
     x, p, gamma = torch.zeros_like(g), g, norm(g) ** 2
-    if not bool(y.isfinite().all()):
-        raise ArithmeticError("least squares cannot start: the right-hand side is not finite")
-    scale, goal = operator.norm, tolerance * norm(y)
+    scale, goal = torch.zeros_like(gamma), tolerance * norm(y)
+    active = ~(gamma <= 0)  # NaN is not convergence; what has converged stands still, whatever its batch mates do
     for _ in range(max_steps):
-        active = (norm(r) > goal) & (gamma.sqrt() > tolerance * scale * norm(r))
         if not bool(active.any()):
             return x
         q = operator(p)
-        step = torch.where(active, gamma / norm(q).square().clamp_min(torch.finfo(q.dtype).tiny), 0)
-        x, r = x + wide(step, x) * p, r - wide(step, r) * q
+        step = torch.where(active, gamma / norm(q) ** 2, 0)
+        x, r = x + times(step, p), r - times(step, q)
         g = operator.adjoint(r)
         gamma_next = norm(g) ** 2
-        p = g + wide(torch.where(active, gamma_next / gamma, 0), p) * p
+        scale = torch.where(active, torch.maximum(scale, norm(q) / norm(p)), scale)
+        p = g + times(torch.where(active, gamma_next / gamma, 0), p)
         gamma = torch.where(active, gamma_next, gamma)
-    worst = float((norm(r) / norm(y))[active].max())
-    raise ArithmeticError(
-        f"least squares stopped after {max_steps} steps at a relative residual of {worst:.1e}; its tolerance of "
-        f"{tolerance:.1e} asks for more than this operator's condition allows: use a larger tolerance"
-    )
+        active = active & ~((norm(r) <= goal) | (gamma.sqrt() <= tolerance * scale * norm(r)))
+    if bool(active.any()):
+        residual = float((norm(r) / norm(y))[active].max())
+        gradient = float((gamma.sqrt() / (scale * norm(r)))[active].max())
+        raise ArithmeticError(
+            f"least squares stopped after {max_steps} steps: |y - A x| is {residual:.1e} |y| and |A^T (y - A x)| is "
+            f"{gradient:.1e} |A| |y - A x|, neither below the tolerance of {tolerance:.1e}, which asks for more than "
+            "this operator's condition allows; use a larger one (the operator's pinv_tolerance)"
+        )
+    return x
 
 
 def _per_sample(coefficient: float | Tensor, like: Tensor) -> float | Tensor:

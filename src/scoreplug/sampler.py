@@ -102,11 +102,15 @@ class BaseSampler:
         start = Step(t=state.t, s=state.t, x0=None, gain=0.0, phase="start", noise=noise.at("project"))
         return attrs.evolve(state, x=model.project(state.x, start))
 
+    def estimate(self, model: ScoreModel, state: State) -> Tensor:
+        """E[x_0 | x_t] at a state, (B, *shape); a sampler that knows it from its last move need not ask again."""
+        return model.denoise(state.x, state.t)
+
     def finish(self, model: ScoreModel, state: State, noise: Noise) -> State:
         """The samples: E[x_0 | x_t] at the last level after the model's projection, or the last state as it is."""
         if self.final == "sample":
             return state
-        x0 = model.denoise(state.x, state.t)
+        x0 = self.estimate(model, state)
         end = Step(t=state.t, s=state.t, x0=x0, gain=0.0, phase="finish", noise=noise.at("project"))
         return attrs.evolve(state, x=model.project(x0, end))
 

@@ -97,22 +97,22 @@ class DiscreteSchedule:
     @classmethod
     def linear(cls, steps: int = 1000) -> DiscreteSchedule:
         """beta_t from 0.1 / T to 20 / T in equal steps (Ho et al. 2020, scaled to other T)."""
-        return cls._full(torch.linspace(0.1 / steps, 20 / steps, steps, dtype=torch.float64))
+        return cls._full(torch.linspace(0.1 / steps, 20 / steps, steps, dtype=torch.float64, device="cpu"))
 
     @classmethod
     def cosine(cls, steps: int = 1000) -> DiscreteSchedule:
         """alpha_bar(s) = cos^2((s + 0.008) / 1.008 pi / 2) at s = t / T, with beta <= 0.999 (Nichol, Dhariwal 2021)."""
-        s = torch.arange(steps + 1, dtype=torch.float64) / steps
+        s = torch.arange(steps + 1, dtype=torch.float64, device="cpu") / steps
         alpha_bar = torch.cos((s + 0.008) / 1.008 * math.pi / 2) ** 2
         return cls._full((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999))
 
     @classmethod
     def _full(cls, betas: Tensor) -> DiscreteSchedule:
-        return cls(betas=betas, timestep_map=torch.arange(len(betas)), original_steps=len(betas))
+        return cls(betas=betas, timestep_map=torch.arange(len(betas), device="cpu"), original_steps=len(betas))
 
     def respaced(self, spacing: str) -> DiscreteSchedule:
         """The chain of some of the levels; see `kept_steps`."""
-        kept = torch.tensor(kept_steps(len(self.betas), spacing))
+        kept = torch.tensor(kept_steps(len(self.betas), spacing), device="cpu")
         alpha_bar = self.alpha_bar[kept]
         betas = 1 - alpha_bar / torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
         return attrs.evolve(self, betas=betas, timestep_map=self.timestep_map[kept])

@@ -65,8 +65,8 @@ class GaussianMixture(BasePrior):
     def log_weights(self) -> Tensor:
         """log w_k, (K,)."""
         K = len(self.normals.mean)
-        weights = torch.as_tensor((1.0,) * K if self.weights is None else self.weights, dtype=self.dtype)
-        weights = weights.to(self.device)
+        values = (1.0,) * K if self.weights is None else self.weights
+        weights = torch.as_tensor(values, dtype=self.dtype, device=self.device)
         if weights.shape != (K,) or not bool((weights > 0).all()):
             raise ValueError(f"weights must be {K} positive numbers (got {self.weights!r})")
         return (weights / weights.sum()).log()

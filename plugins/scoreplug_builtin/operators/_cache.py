@@ -34,7 +34,7 @@ def cached(kind: str, key: str, compute: Callable[[], dict[str, Tensor]]) -> dic
         compute: gives the tensors.
     """
     path = folder() / f"{kind}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-    found = _read(path, key) if path.exists() else None
+    found = _read(path, key)
     if found is None:
         found = compute()
         _write(path, key, found)
@@ -46,6 +46,8 @@ def _read(path: Path, key: str) -> dict[str, Tensor] | None:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        return None
     except (OSError, SafetensorError) as error:
         warnings.warn(f"{path} cannot be read and is made anew: {error}", CacheWarning, stacklevel=4)
         return None

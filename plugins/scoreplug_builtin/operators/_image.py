@@ -61,10 +61,14 @@ def read_array(source: str | Tensor | tuple[Any, ...], name: str, choices: tuple
     """
     if isinstance(source, Tensor):
         if source.is_complex():
-            raise ValueError(f"{name} must be real (got {source.dtype})")
+            raise ValueError(
+                f"{name} must be real (got {source.dtype}); give real and imaginary part as numbers of their own"
+            )
         array = source.detach().to(dtype=torch.float64, device="cpu", copy=True)
     else:
         values = _load(source, name, choices) if isinstance(source, str) else source
+        if isinstance(values, np.ndarray) and np.iscomplexobj(values):  # numpy would drop the imaginary part
+            raise ValueError(f"{name} must be real; give real and imaginary part as numbers of their own")
         try:
             array = torch.from_numpy(np.array(values, dtype=np.float64))
         except (TypeError, ValueError) as error:

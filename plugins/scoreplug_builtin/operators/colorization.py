@@ -18,12 +18,15 @@ from scoreplug_builtin.operators._image import Constant, OnImage
 class Colorization(OnImage, SpectralOperator):
     """A x = sum_c w_c x_c, pixel by pixel, (B, C, H, W) -> (B, 1, H, W).
 
-    With equal weights w_c = 1/C it is the mean over the channels, DDRM's. The right singular vectors rotate the
-    channels so that the first is along w, the only one that is seen: s = |w| there. For 3 equal weights |A| =
-    1/sqrt(3).
+    With equal weights w_c = 1/C it is the mean over the channels, DDRM's. V rotates the channels so that the first is
+    along w, the only one that is seen: s = |w| there, else 0. For C equal weights |A| = 1/sqrt(C), and for one channel
+    A is the identity.
 
     Raises:
-        ValueError: if there is not one weight for each channel, or all are 0.
+        ValueError: if there is not one finite weight for each channel, or all are 0.
+
+    References:
+        Kawar, Elad, Ermon, Song: Denoising Diffusion Restoration Models. NeurIPS 2022, arXiv:2201.11793.
     """
 
     weights: tuple[float, ...] | None = param(
@@ -32,9 +35,11 @@ class Colorization(OnImage, SpectralOperator):
 
     def __attrs_post_init__(self) -> None:
         channels = self.image_shape[0]
-        if self.weights is not None and (len(self.weights) != channels or not any(self.weights)):
+        if self.weights is None:
+            return
+        if len(self.weights) != channels or not any(self.weights) or not all(map(math.isfinite, self.weights)):
             raise ValueError(
-                f"weights must be {channels} numbers, one for each channel, and not all 0 (got {self.weights!r})"
+                f"weights must be {channels} finite numbers, one for each channel, and not all 0 (got {self.weights!r})"
             )
 
     @functools.cached_property

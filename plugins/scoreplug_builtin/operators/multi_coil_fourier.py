@@ -25,9 +25,12 @@ class MultiCoilFourier(OnKSpace, BaseLinearOperator):
         A^T y = sum_c conj(S_c) F^H (zeros where nothing was measured, y_c elsewhere)
 
     Without maps of your own the coils sit at equal distances around the image, each with a Gaussian profile and a
-    phase of its own, and sum_c |S_c|^2 = 1, so that |A| <= 1, with |A| = 1 if all of k-space is measured. No basis
-    diagonalises A: the pseudoinverse is found by conjugate gradients, to the tolerance (see
-    `scoreplug.operator.least_squares`), which also bounds how much noise it amplifies.
+    phase of its own, and sum_c |S_c|^2 = 1, so that |A| <= 1, with |A| = 1 if all of k-space is measured.
+
+    No basis diagonalises A, and neighbouring coils see almost the same: its small singular values say nothing that
+    noise does not drown. `pinv` is least squares by conjugate gradients (see `scoreplug.operator.least_squares`), which
+    come to the small ones last. A relative residual of 1e-2 takes a dozen steps for exact data at 64 x 64 pixels, 8
+    coils and acceleration 4; 1e-6 takes more than the 2000 that are allowed.
 
     Raises:
         ValueError: as `fourier`, or if the maps do not have the image's size, or a real image more than one channel.
@@ -42,7 +45,9 @@ class MultiCoilFourier(OnKSpace, BaseLinearOperator):
         None,
         doc="sensitivities (2, coils, H, W), real and imaginary part: .npy or .npz file, or tensor; none makes them",
     )
-    pinv_tolerance: float = param(1e-10, gt=0.0, lt=1.0, doc="relative residual at which the pseudoinverse stops")
+    pinv_tolerance: float = param(
+        1e-2, gt=0.0, lt=1.0, doc="relative residual at which the pseudoinverse stops; smaller amplifies more noise"
+    )
 
     def __attrs_post_init__(self) -> None:
         super().__attrs_post_init__()
@@ -85,12 +90,16 @@ class MultiCoilFourier(OnKSpace, BaseLinearOperator):
 
 
 def _gaussian_coils(coils: int, height: int, width: int) -> Tensor:
-    """Profiles exp(-|r - r_c|^2 / (2 w^2)) with a linear phase, r_c around the image; sum_c |S_c|^2 = 1."""
+    """Profiles exp(-|r - r_c|^2 / (2 w^2)) with a linear phase; sum_c |S_c|^2 = 1.
+
+    In units of half the image's side r_c is on a circle of radius 1.2, just outside its edges, and w = 1/2: a coil sees
+    about half of the image.
+    """
     v = torch.linspace(-1, 1, height, dtype=torch.float64, device="cpu")[:, None]
     u = torch.linspace(-1, 1, width, dtype=torch.float64, device="cpu")
     angle = 2 * math.pi * torch.arange(coils, dtype=torch.float64, device="cpu")[:, None, None] / coils
     du, dv = u - 1.2 * angle.cos(), v - 1.2 * angle.sin()
-    magnitude = (-(du**2 + dv**2) / 2).exp()
+    magnitude = (-(du**2 + dv**2) / (2 * 0.5**2)).exp()
     phase = angle + du * angle.sin() - dv * angle.cos()
     S = torch.polar(magnitude, phase)
     return S / S.abs().square().sum(0).sqrt()

@@ -16,31 +16,34 @@ from scoreplug_builtin.operators._kspace import SPACE
 class PhaseRetrieval(OnImage, BaseOperator):
     """A(x) = |F Z x|, channel by channel, (B, C, H, W) -> (B, C, H', W'); nonlinear.
 
-    Z puts the image into the middle of zeros, (1 + oversampling) times as high and wide, and F is the orthonormal
-    Fourier transform; the default doubles each side, the least that determines an image up to its symmetries: its
-    sign, shifts into the zeros, and its rotation by 180 degrees, which have the same magnitudes. At a zero of F Z x the
-    magnitude has no derivative; 0 is taken.
+    Z puts the image into the middle of zeros, so that each side is `oversampling` times as long, and F is the
+    orthonormal Fourier transform. With twice the side y^2 holds the whole autocorrelation of the image, which
+    determines almost every image up to what has the same magnitudes: its negative, shifts into the zeros, and its
+    rotation by 180 degrees. The problem of DPS, which pads 256 pixels by 64 on each side, is oversampling = 1.5. At a
+    zero of F Z x the magnitude has no derivative; 0 is taken.
 
     References:
-        Fienup: Phase retrieval algorithms: a comparison. Appl. Opt. 21 (1982), doi:10.1364/AO.21.002758. Chung, Kim,
-        McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023,
+        Fienup: Phase retrieval algorithms: a comparison. Appl. Opt. 21 (1982), doi:10.1364/AO.21.002758.
+        Hayes: The reconstruction of a multidimensional sequence from the phase or magnitude of its Fourier transform.
+        IEEE Trans. Acoust. Speech Signal Process. 30 (1982).
+        Chung, Kim, McCann, Klasky, Ye: Diffusion Posterior Sampling for General Noisy Inverse Problems. ICLR 2023,
         arXiv:2209.14687.
     """
 
-    oversampling: float = param(1.0, ge=0.0, doc="zeros added to each side in all, relative to the side")
-
-    @property
-    def padding(self) -> tuple[int, int, int, int]:
-        """Zeros at left, right, top and bottom."""
-        _, height, width = self.image_shape
-        rows, columns = round(self.oversampling * height), round(self.oversampling * width)
-        return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
+    oversampling: float = param(2.0, ge=1.0, doc="length of each side with its zeros over that without")
 
     @property
     def output_shape(self) -> tuple[int, ...]:
         channels, height, width = self.image_shape
-        left, right, top, bottom = self.padding
-        return channels, height + top + bottom, width + left + right
+        return channels, round(self.oversampling * height), round(self.oversampling * width)
+
+    @property
+    def padding(self) -> tuple[int, int, int, int]:
+        """Zeros at left, right, top and bottom."""
+        rows, columns = (
+            longer - side for longer, side in zip(self.output_shape[1:], self.image_shape[1:], strict=True)
+        )
+        return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
 
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.fft2(torch.nn.functional.pad(x, self.padding), norm="ortho")

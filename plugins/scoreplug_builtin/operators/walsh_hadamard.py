@@ -30,6 +30,9 @@ class WalshHadamard(OnImage, SpectralOperator):
     References:
         Duarte, Davenport, Takhar, Laska, Sun, Kelly, Baraniuk: Single-pixel imaging via compressive sampling. IEEE
         Signal Process. Mag. 25 (2008), doi:10.1109/MSP.2007.914730.
+        Fino, Algazi: Unified matrix treatment of the fast Walsh-Hadamard transform. IEEE Trans. Comput. C-25 (1976),
+        doi:10.1109/TC.1976.1674569.
+        Kawar, Elad, Ermon, Song: Denoising Diffusion Restoration Models. NeurIPS 2022, arXiv:2201.11793.
     """
 
     fraction: float = param(0.5, gt=0.0, le=1.0, doc="fraction of the rows that are kept, at least one")

@@ -52,10 +52,12 @@ class Point(NamedTuple):
     log_density: Tensor | None
 
 
-class Adaptation(NamedTuple):
-    """What a chain has learnt of its step size on the levels above: log of the factor on it, (B,), float64."""
+class Memory(NamedTuple):
+    """What a chain takes along: the log of the factor on its step size, (B,), float64, and x with its E[x_0 | x]."""
 
     log_factor: Tensor
+    x: Tensor
+    x0: Tensor
 
 
 @attrs.frozen(kw_only=True)
@@ -94,22 +96,32 @@ class MetropolisChain(AnnealedChain):
 
     def correct(self, model: ScoreModel, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """x after the moves at level t, with the step size as it is given."""
-        x, _ = self.block(model, x, t, self.length(model.sde.sigma(t)), noise)
-        return x
+        return self.block(model, x, t, self.length(model.sde.sigma(t)), noise)[0]
 
     def step(self, model: ScoreModel, state: State, noise: Noise) -> State:
         """From level to level; the step size changes between levels alone, so that each block has a fixed kernel."""
         x, s = rescaled(model, state), state.s
         factor = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        if isinstance(state.carry, Adaptation):
+        if isinstance(state.carry, Memory):
             factor = state.carry.log_factor
         h = self.length(model.sde.sigma(s)) * factor.exp()
-        x, acceptance = self.block(model, x, s, h, noise.at("corrector"))
-        return state.next(x, Adaptation(log_factor=factor + self.adapt * (acceptance - self.target)))
+        x, acceptance, point, x0 = self.block(model, x, s, h, noise.at("corrector"))
+        factor = factor + self.adapt * (acceptance - self.target)
+        return state.next(x, Memory(log_factor=factor, x=point, x0=x0))
 
-    def block(self, model: ScoreModel, x: Tensor, t: Tensor, h: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The moves at level t, and the model's projection after them. Returns x, and the share of accepted moves,
-        (B,)."""
+    def estimate(self, model: ScoreModel, state: State) -> Tensor:
+        if isinstance(state.carry, Memory) and state.carry.x is state.x:  # no projection has moved it since
+            return state.carry.x0
+        return super().estimate(model, state)
+
+    def block(
+        self, model: ScoreModel, x: Tensor, t: Tensor, h: Tensor, noise: Noise
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The moves at level t, and the model's projection after them.
+
+        Returns:
+            x, the share of accepted moves, (B,), and before the projection x and E[x_0 | x].
+        """
         exact = self.knows_density(model)
         point = evaluate(model, x, t, exact=exact)
         kept = self.kept_momentum
@@ -126,7 +138,7 @@ class MetropolisChain(AnnealedChain):
             accepted = accepted + accept / self.moves
         x0 = tweedie(model, point.x, t, point.score)
         step = Step(t=t, s=t, x0=x0, gain=broadcast(h**2 / 2, x), phase="correct", noise=noise.at("project"))
-        return model.project(point.x, step), accepted
+        return model.project(point.x, step), accepted, point.x, x0
 
     def leapfrog(
         self, model: ScoreModel, start: Point, v: Tensor, t: Tensor, h: Tensor, *, exact: bool

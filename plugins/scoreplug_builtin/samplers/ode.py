@@ -19,8 +19,8 @@ Without churn, noise enters at the start alone.
 
 The start N(0, prior_std^2 I) is not p_1, and nothing on the way corrects it: on a Gaussian N(m, V) the flow's mean is
 short by alpha_1 (V / P_1)^{1/2} m, where a reverse SDE leaves alpha_1^2 (V / P_1) m, with P_1 = alpha_1^2 V +
-sigma_1^2. With m = 1.221 and V = .423 that is .0052 and 2e-5 under VP. The rest of the error is the method's: it is of
-order 1, 2, 4 in the step, or follows the tolerance.
+sigma_1^2. With m = 1.221 and V = .4227 that is .0052 and 2e-5 under VP. The rest of the error is the method's, of order
+1, 2, 4 in the step: 50 steps of the rho grid change that variance by -.050 (euler), .0062 (heun), 3e-5 (rk4).
 
 The gain that the projection is told is that of Euler's step, alpha_s (level_t - level_s) alpha_t level_t: a score
 shifted by g shifts x0 by alpha level^2 g and the slope by -alpha level g. For the other methods that is the first order
@@ -98,13 +98,11 @@ class ProbabilityFlow(BaseSampler):
         step = Step(t=t, s=s, x0=x0, gain=gain, phase="predict", noise=noise.at("project"))
         return state.next(model.project(x_s, step), None if last is None else Known(x=x_s, slope=last))
 
-    def finish(self, model: ScoreModel, state: State, noise: Noise) -> State:
+    def estimate(self, model: ScoreModel, state: State) -> Tensor:
         slope = self.known(state, state.x)
-        if slope is None or self.final == "sample":
-            return super().finish(model, state, noise)
-        x0 = state.x / model.sde.alpha(state.t) - level_of(model.sde, state.t) * slope
-        end = Step(t=state.t, s=state.t, x0=x0, gain=0.0, phase="finish", noise=noise.at("project"))
-        return attrs.evolve(state, x=model.project(x0, end))
+        if slope is None:
+            return super().estimate(model, state)
+        return state.x / model.sde.alpha(state.t) - level_of(model.sde, state.t) * slope
 
     def churned(self, model: ScoreModel, state: State, noise: Noise) -> tuple[Tensor, Tensor]:
         """x and t after the step's share of new noise; the same x and t if it has none."""

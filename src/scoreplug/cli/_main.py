@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _VERBS = {
     "list": "List the components: models, SDEs, operators, conditioners, samplers",
     "show": "Show a component: parameters, needs, references",
+    "check": "Check that a component does what every component has to do",
     "plugins": "List the plugins and how their loading ended",
     "train": "Train a prior by denoising score matching",
     "run": "Draw posterior samples: the demo without arguments, or a config",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
 import attrs
 
@@ -20,6 +20,10 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     if isinstance(values, str):
         raise ValueError(f"a tuple of strings is needed, such as ({values!r},) (got {values!r})")
     return tuple(values)
+
+
+def _table(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(values)
 
 
 def _check_name(spec: ComponentSpec, field: object, value: str) -> None:
@@ -56,6 +60,7 @@ class ComponentSpec:
         aliases: other names for it; an alias never beats a name.
         references: sources, "arXiv:2209.14687" or "doi:...".
         api: number of the plugin contract that the component was written for.
+        example: parameters of a tiny instance, for `scoreplug check`; what has a default may be left out.
     """
 
     kind: ClassVar[str]
@@ -66,6 +71,7 @@ class ComponentSpec:
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_texts, validator=_check_aliases)
     references: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     api: int = attrs.field(default=API, validator=attrs.validators.instance_of(int))
+    example: Mapping[str, Any] = attrs.field(factory=dict, hash=False, converter=_table)
 
 
 @attrs.frozen(kw_only=True)

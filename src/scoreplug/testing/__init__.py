@@ -1,5 +1,34 @@
-"""Tools that tests of components share: ours, and those of plugins."""
+"""Tools that tests of components share: ours, and those of plugins. Nothing here imports torch before it is used."""
 
-from scoreplug.testing.affine import affine_moments as affine_moments
+from __future__ import annotations
 
-__all__ = ["affine_moments"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from scoreplug.testing.kit import Check as Check
+from scoreplug.testing.kit import Report as Report
+from scoreplug.testing.kit import Result as Result
+from scoreplug.testing.kit import Subject as Subject
+from scoreplug.testing.kit import iter_checks as iter_checks
+from scoreplug.testing.kit import parametrize_with_checks as parametrize_with_checks
+from scoreplug.testing.kit import run_checks as run_checks
+
+if TYPE_CHECKING:
+    from scoreplug.testing.affine import affine_moments as affine_moments
+
+__all__ = [
+    "Check",
+    "Report",
+    "Result",
+    "Subject",
+    "affine_moments",
+    "iter_checks",
+    "parametrize_with_checks",
+    "run_checks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "affine_moments":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return importlib.import_module("scoreplug.testing.affine").affine_moments

@@ -225,11 +225,15 @@ def test_a_step_costs_as_many_evaluations_as_the_method_has_stages(method, evalu
 
 def test_rk45_evaluates_no_point_twice_six_times_a_trial_and_only_samples_on_their_way():
     """The last stage is the first of the next step, also of the next interval, and the estimate at the end."""
-    model = Wrapped(base=mixture("vp"))
+    model, sampler = Wrapped(base=mixture("vp")), registry.get_sampler("ode", method="rk45", steps=4)
 
-    draw(registry.get_sampler("ode", method="rk45", steps=4), model, range(6))
+    *_, last, end = sampler.trajectory(model, make_noise(range(6)))
 
     assert len(set(model.points())) == len(model.points())
+    assert [step.phase for step in model.told] == ["start", *["predict"] * 4, "finish"]
+    # (x - level slope) / alpha at level .01 to .1 loses nothing but rounding
+    torch.testing.assert_close(end.x, model.base.denoise(last.x, last.t), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.told[-1].x0, end.x, rtol=0, atol=0)
     assert (len(model.asked) - 1) % 6 == 0
     sizes = [len(x) for x, _ in model.asked]
     assert sizes[0] == 6
