@@ -78,12 +78,13 @@ def illegal_parameters_are_refused(subject: Subject) -> None:
 
 
 def _refusal(subject: Subject, name: str, value: Any) -> str | None:
-    """What is said of a parameter's value; None if it is accepted."""
+    """What the class itself says of a parameter's value; None if it accepts it."""
+    cls: Any = subject.factory()
+    params = {**subject.spec.example, **subject.params}
+    if subject.takes("image_shape"):
+        params["image_shape"] = tuple(instance(subject).image_shape)
     try:
-        subject.build(
-            **({"image_shape": tuple(instance(subject).image_shape)} if subject.takes("image_shape") else {})
-            | {name: value}
-        )
+        cls(**{**params, name: value})
     except (ParameterError, ValueError, TypeError) as error:
         return str(error)
     return None

@@ -85,9 +85,9 @@ def linear_operator() -> Any:
 
 
 def measured(noise_std: float = 0.1) -> Measurement:
-    """A measurement of an image that both modes of the mixture could have made."""
+    """A measurement of an image that both modes of the mixture could have made; the same data for every noise_std."""
     image = torch.tensor([0.4, 0.1, -0.2, 0.3], dtype=torch.float64, device="cpu").reshape(SMALL)
-    return simulate(linear_operator(), image, noise_std)
+    return attrs.evolve(simulate(linear_operator(), image, 0.1), noise_std=noise_std)
 
 
 def posterior(subject: Subject, prior: ScoreModel, noise_std: float = 0.1) -> ScoreModel:
