@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from scoreplug import hookimpl
 from scoreplug.cli import main
 from scoreplug.registry.specs import ComponentSpec
+from scoreplug.testing import iter_checks
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -129,10 +130,26 @@ def test_the_demo_is_one_command_without_arguments(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_reconstruction_page_is_what_the_benchmark_wrote(tmp_path):
-    """The table is rendered from the measured numbers, not typed."""
-    script, page = ROOT / "benchmarks/reconstruction.py", tmp_path / "page.md"
-    command = [sys.executable, str(script), "--render", str(ROOT / "docs/reconstruction.json"), "--out", str(page)]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+MEASURED = {
+    "reconstruction": "reconstruction",
+    "conditioners": "conditioners",
+    "metropolis": "line_integral",
+    "predictor-corrector": "predictor_corrector",
+}
 
-    assert page.read_text() == (ROOT / "docs/reconstruction.md").read_text()
+
+@pytest.mark.parametrize(("page", "script"), MEASURED.items())
+def test_a_page_is_what_its_benchmark_wrote(tmp_path, page, script):
+    """The tables are rendered from the measured numbers, not typed."""
+    rendered, docs = tmp_path / "page.md", ROOT / "docs"
+    command = [sys.executable, str(ROOT / f"benchmarks/{script}.py"), "--render", str(docs / f"{page}.json")]
+    subprocess.run([*command, "--out", str(rendered)], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert rendered.read_text() == (docs / f"{page}.md").read_text()
+
+
+def test_the_conformance_page_lists_every_check():
+    page = (ROOT / "docs/conformance.md").read_text()
+
+    rows = [f"| `{check.name}` | {', '.join(check.kinds)} | {check.states} |" for check in iter_checks()]
+    assert [line for line in page.splitlines() if line.startswith("| `")] == rows

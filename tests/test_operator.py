@@ -462,19 +462,31 @@ def test_least_squares_needs_finite_data(bad):
         least_squares(linear(M), y)
 
 
-def test_least_squares_does_not_take_nan_for_convergence():
-    """An operator that breaks down in between is not solved."""
+@pytest.mark.parametrize("good", [0, 1], ids=["at-once", "later"])
+def test_least_squares_does_not_take_nan_for_convergence(good):
+    """An operator that breaks down, in its first product or after it, is not solved."""
     calls = []
 
     def breaks(x):
         calls.append(1)
         return x * (math.nan if len(calls) > 5 else 1) * torch.linspace(0.1, 1, 4, dtype=x.dtype)
 
-    A = from_function(breaks, (4,), linear=True, adjoint=lambda y: y * torch.linspace(0.1, 1, 4, dtype=y.dtype))
-    calls[:] = [1] * 4  # good for one more
+    A = from_function(breaks, (4,), linear=True, adjoint=breaks)
+    calls[:] = [1] * (5 - good)
 
     with pytest.raises(ArithmeticError, match=r"least squares stopped after 3 steps: .* is nan"):
         least_squares(A, draw((4,)), max_steps=3)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6], ids=str)
+def test_least_squares_does_not_depend_on_units(unit):
+    """(c A)^+ = A^+ / c: the norm of A enters the stop for data outside its range."""
+    matrix, y = random_matrix(12, 6), draw((12,), seed=1)
+
+    x, scaled = (least_squares(linear(c * matrix), y, tolerance=1e-6) for c in (1.0, unit))
+
+    # the same steps; rounding times the square of a condition number of 5
+    torch.testing.assert_close(unit * scaled, x, rtol=0, atol=1e-12)
 
 
 @attrs.frozen(kw_only=True, eq=False)

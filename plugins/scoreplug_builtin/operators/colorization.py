@@ -74,11 +74,9 @@ class Colorization(OnImage, SpectralOperator):
 
 
 def _rotation_onto(unit: Tensor) -> Tensor:
-    """An orthogonal matrix whose first column is a unit vector: Householder's reflection of the first axis onto it."""
+    """An orthogonal matrix whose first column is a unit vector: plus or minus Householder's reflection, of the two the
+    one that subtracts nothing from its first entry."""
+    sign = 1 if unit[0] >= 0 else -1
     v = unit.clone()
-    v[0] -= 1
-    length = float(v.norm())
-    identity = torch.eye(len(unit), dtype=unit.dtype, device=unit.device)
-    if math.isclose(length, 0, abs_tol=1e-12):
-        return identity
-    return identity - 2 * torch.outer(v, v) / length**2
+    v[0] += sign
+    return sign * (2 * torch.outer(v, v) / v.dot(v) - torch.eye(len(v), dtype=v.dtype, device=v.device))

@@ -48,15 +48,17 @@ def test_the_inverse_of_colorization_is_grey_for_equal_weights():
     torch.testing.assert_close(A.pinv(y), y.expand(2, 3, 4, 5), rtol=0, atol=1e-14)  # rounding of a 3 x 3 rotation
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_colorization_keeps_a_weight_along_the_first_axis(channels):
-    """There the reflection has no direction; V is then the identity, and nothing is NaN."""
-    w = (2.0,) + (0.0,) * (channels - 1)
-    A = registry.get_operator("colorization", image_shape=(channels, 2, 2), weights=w)
-    x = draw(1, channels, 2, 2)
+@pytest.mark.parametrize(
+    "w", [(2.0,), (-2.0,), (1.0, 0.0, 0.0), (-1.0, 0.0), (0.0, 1.0), (1.0, 1e-8, 0.0), (-0.3, 0.4)], ids=str
+)
+def test_the_first_singular_vector_of_colorization_is_along_the_weights(w):
+    """Also where they are along the first axis, or nearly: a reflection between them would have no direction."""
+    A = registry.get_operator("colorization", image_shape=(len(w), 1, 1), weights=w)
+    first = torch.eye(len(w), dtype=torch.float64)[:1, :, None, None]
 
-    assert torch.equal(A.svd.V(x), x)
-    assert torch.equal(A.pinv(A(x))[:, 0], x[:, 0])
+    unit = torch.tensor(w, dtype=torch.float64) / math.hypot(*w)
+    torch.testing.assert_close(A.svd.V(first).flatten(), unit, rtol=0, atol=1e-15)  # rounding of entries below 1
+    torch.testing.assert_close(A(A.svd.V(first)).flatten()[0].item(), math.hypot(*w), rtol=1e-15, atol=0)
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.0, 0.0, 0.0), (1.0, math.inf, 1.0)], ids=["two", "zero", "inf"])
