@@ -112,12 +112,16 @@ cost per sample: evaluations of the network, its vjps, applications of A and A^T
 |---|---|---|---|---|---|---|---|
 """
 
+REMARKS = ""
+
 
 def render(results):
     """The page, from the file that runs of this script have written."""
-    rows = [row for row in results["rows"] if "failed" not in row]
+    order = [(task, name, sampler) for task in TASKS for name, (_, samplers) in METHODS.items() for sampler in samplers]
+    found = sorted(results["rows"], key=lambda row: order.index((row["task"], row["conditioner"], row["sampler"])))
+    rows = [row for row in found if "failed" not in row]
     page = HEADER.format(images=rows[0]["images"], samples=rows[0]["samples"])
-    for row in results["rows"]:
+    for row in found:
         head = f"| {row['task']} | {row['conditioner']} | {row['sampler']} |"
         if "failed" in row:
             page += f"{head} failed: {row['failed']} | | | | |\n"
@@ -131,8 +135,10 @@ def render(results):
     linear = {row["task"]: row["linear"] for row in rows}
     page += "\nFiltered back-projection (CT) or pseudoinverse on the same images: "
     page += ", ".join(f"{task} {value:.1f} dB" for task, value in linear.items()) + ".\n"
-    remarks = Path(__file__).parent / "conditioners_remarks.md"
-    return page + "\n" + remarks.read_text()
+    missing = len(order) - len(found)
+    if missing:
+        page += f"\n{missing} of {len(order)} rows have not been run yet.\n"
+    return page + REMARKS
 
 
 def main():
@@ -140,6 +146,7 @@ def main():
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--task", action="append", choices=list(TASKS), help="default: all")
+    parser.add_argument("--published", action="store_true", help="with the published sampler of each alone")
     parser.add_argument("--render", type=Path, help="write the page of these results instead")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -150,7 +157,7 @@ def main():
     results = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
     for task in options.task or TASKS:
         for conditioner, (_, samplers) in METHODS.items():
-            for sampler in samplers:
+            for sampler in samplers[: 1 if options.published else None]:
                 key = {"task": task, "conditioner": conditioner, "sampler": sampler}
                 if any(key.items() <= row.items() for row in results["rows"]):
                     continue
