@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from scoreplug.model import ConditionedModel as ConditionedModel
     from scoreplug.model import NetworkModel as NetworkModel
     from scoreplug.model import ProjectedModel as ProjectedModel
+    from scoreplug.model import WrappedModel as WrappedModel
     from scoreplug.noise import Noise as Noise
     from scoreplug.operator import SVD as SVD
     from scoreplug.operator import BaseLinearOperator as BaseLinearOperator
@@ -55,6 +56,7 @@ _HOMES = {
     "ConditionedModel": "model",
     "NetworkModel": "model",
     "ProjectedModel": "model",
+    "WrappedModel": "model",
     "Noise": "noise",
     "BaseLinearOperator": "operator",
     "BaseOperator": "operator",

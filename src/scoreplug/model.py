@@ -109,22 +109,16 @@ def precondition(model: ScoreModel, v: Tensor, t: Tensor, power: Literal["half",
     return model.metric(v, t, power) if isinstance(model, HasMetric) else v
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Rescheduled(BaseModel):
-    """A model under another SDE.
+class WrappedModel(BaseModel):
+    """A model made of another one, `base`, whose process, shape, type and device it has."""
 
-    With t' the time at which the model's own process has the same noise level sigma/alpha, and x' = x alpha'(t') /
-    alpha(t), the two conditional expectations are the same: E[x_0 | x_t = x] = E'[x_0 | x'_{t'} = x'].
-    """
+    @property
+    def base(self) -> ScoreModel:
+        raise NotImplementedError
 
-    base: ScoreModel
-    sde: SDE
-
-    @classmethod
-    def of(cls, base: ScoreModel, sde: SDE) -> Rescheduled:
-        """The model under the SDE, with the capabilities that the model has."""
-        has_density, has_spread = isinstance(base, HasLogDensity), isinstance(base, HasSpread)
-        return _RESCHEDULED[has_density, has_spread](base=base, sde=sde)
+    @property
+    def sde(self) -> SDE:
+        return self.base.sde
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -141,6 +135,24 @@ class Rescheduled(BaseModel):
     @property
     def level_range(self) -> tuple[float, float] | None:
         return getattr(self.base, "level_range", None)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Rescheduled(WrappedModel):
+    """A model under another SDE.
+
+    With t' the time at which the model's own process has the same noise level sigma/alpha, and x' = x alpha'(t') /
+    alpha(t), the two conditional expectations are the same: E[x_0 | x_t = x] = E'[x_0 | x'_{t'} = x'].
+    """
+
+    base: ScoreModel
+    sde: SDE
+
+    @classmethod
+    def of(cls, base: ScoreModel, sde: SDE) -> Rescheduled:
+        """The model under the SDE, with the capabilities that the model has."""
+        has_density, has_spread = isinstance(base, HasLogDensity), isinstance(base, HasSpread)
+        return _RESCHEDULED[has_density, has_spread](base=base, sde=sde)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         native_t = self.native_time(t)
@@ -194,7 +206,7 @@ _RESCHEDULED: dict[tuple[bool, bool], type[Rescheduled]] = {
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class ConditionedModel(BaseModel):
+class ConditionedModel(WrappedModel):
     """The score model of p(x | y), by a conditioner that has seen the measurement.
 
     A method overrides `score` or `denoise` (guidance), or `project` (data consistency), or both.
@@ -204,24 +216,8 @@ class ConditionedModel(BaseModel):
     measurement: Measurement
 
     @property
-    def sde(self) -> SDE:
-        return self.prior.sde
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.prior.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.prior.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.prior.device
-
-    @property
-    def level_range(self) -> tuple[float, float] | None:
-        return getattr(self.prior, "level_range", None)
+    def base(self) -> ScoreModel:
+        return self.prior
 
     def project(self, x: Tensor, step: Step) -> Tensor:
         return self.prior.project(x, step)

@@ -30,38 +30,18 @@ import torch
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import BaseModel, broadcast
-from scoreplug.protocols import SDE, ScoreModel
+from scoreplug.model import WrappedModel, broadcast
+from scoreplug.protocols import ScoreModel
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Energy(BaseModel):
+class Energy(WrappedModel):
     """The density whose energy a network gives; one evaluation and one derivative of the network per score."""
 
     base: ScoreModel = param(component="model", doc="the model whose denoised estimate makes the energy")
     form: Literal["inner", "norm"] = param(
         "inner", doc="energy from <x, eps>, for networks as they are, or from |eps|^2, for networks trained with it"
     )
-
-    @property
-    def sde(self) -> SDE:
-        return self.base.sde
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
-
-    @property
-    def level_range(self) -> tuple[float, float] | None:
-        return getattr(self.base, "level_range", None)
 
     @property
     def module(self) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scoreplug import registry
 from scoreplug.measurement import Measurement, simulate
-from scoreplug.model import BaseModel
+from scoreplug.model import WrappedModel
 from scoreplug.noise import Noise
 from scoreplug.operator import from_function, with_dense_svd
 from scoreplug.protocols import SDE, ScoreModel
@@ -118,27 +118,11 @@ def draw(sampler: Any, model: ScoreModel, indices: tuple[int, ...], seed: int = 
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Wrapped(BaseModel):
+class Wrapped(WrappedModel):
     """A model that does something with every evaluation of another one."""
 
     base: ScoreModel
     after: Callable[[Tensor, Tensor], Tensor]
-
-    @property
-    def sde(self) -> SDE:
-        return self.base.sde
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.base.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.base.device
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         return self.after(self.base.denoise(x, t), t)
