@@ -57,3 +57,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name in set(sys.modules) - before:
         if str(site.path) in (getattr(sys.modules[name], "__file__", None) or ""):
             del sys.modules[name]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stored decompositions go to a folder of the test run: neither read from the user's nor left there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SCOREPLUG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
