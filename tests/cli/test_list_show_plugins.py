@@ -77,6 +77,28 @@ def test_list_goes_on_without_broken_plugins_and_says_so_once(scoreplug):
     assert result.stderr == "scoreplug: 3 plugins failed to load; see `scoreplug plugins`\n"
 
 
+def test_the_matrix_says_what_goes_with_what(scoreplug):
+    text = scoreplug("list", "--matrix").stdout
+
+    columns = next(line for line in text.splitlines() if line.startswith("SAMPLER \\ CONDITIONER")).split()[3:]
+    row = next(line for line in text.splitlines() if line.startswith("ancestral")).split()
+    assert dict(zip(columns, row[1:], strict=True))["DPS"] == "published"
+    assert "conditioner 'ddrm' needs an operator with svd; 'multi-coil-fourier' provides linear, pinv. Use" in text
+    assert "'mala' is exact with log-density, which model 'openai-unet' does not provide; it approximates" in text
+
+
+def test_the_matrix_as_json_has_an_object_for_each_pair(scoreplug):
+    pairs = json.loads(scoreplug("list", "--matrix", "--json").stdout)
+
+    (pair,) = [p for p in pairs if (p.get("conditioner"), p.get("operator")) == ("song", "hdr")]
+    assert pair["state"] == "refused"
+    assert {p["state"] for p in pairs} == {"published", "runs", "approximate", "refused"}
+
+
+def test_the_matrix_is_of_all_kinds(scoreplug):
+    assert "--matrix shows all kinds" in scoreplug("list", "sampler", "--matrix").stderr
+
+
 # plugins
 
 
@@ -177,7 +199,7 @@ def test_show_of_a_component_that_does_not_import_shows_the_spec_and_fails(site,
 # what all verbs have in common
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "plugins", "train", "run"])
+@pytest.mark.parametrize("verb", ["list", "show", "check", "plugins", "train", "run"])
 def test_help_of_every_verb(scoreplug, verb):
     result = scoreplug(verb, "--help")
 
@@ -191,6 +213,7 @@ def test_help_lists_every_verb(scoreplug):
     assert [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines() if line[2:3].strip()] == [
         "list",
         "show",
+        "check",
         "plugins",
         "train",
         "run",
@@ -209,7 +232,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(scoreplug, typed, meant):
 
 
 def test_an_unknown_verb_without_a_near_one_is_answered_with_all(scoreplug):
-    assert "the commands are list, show, plugins, train, run" in scoreplug("qqqqqq").stderr
+    assert "the commands are list, show, check, plugins, train, run" in scoreplug("qqqqqq").stderr
 
 
 def test_traceback_raises_the_error_itself(scoreplug):

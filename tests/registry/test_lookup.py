@@ -83,7 +83,7 @@ def test_near_misses_are_suggested_from_names_and_aliases(site, registry):
 
 
 def test_without_a_near_miss_the_known_names_are_listed(registry):
-    with pytest.raises(UnknownComponentError, match=r"known are .*ancestral, pc"):
+    with pytest.raises(UnknownComponentError, match=r"known are .*dpm-solver, pc"):
         registry.spec("sampler", "qqqqqq")
 
 

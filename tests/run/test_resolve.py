@@ -105,7 +105,7 @@ def test_an_impossible_combination_is_refused_before_torch_is_imported(tmp_path)
 import sys
 from scoreplug.cli import main
 try:
-    main(["-p", {str(plugin)!r}, "run", "--conditioner", "picky", "--sampler", "choosy"])
+    main(["-p", {str(plugin)!r}, "run", "--operator", "hdr", "--conditioner", "picky", "--sampler", "choosy"])
 except SystemExit as end:
     print(end.code, "torch" in sys.modules)
 """
@@ -113,11 +113,15 @@ except SystemExit as end:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.split() == ["2", "False"]
-    assert "conditioner 'picky' needs an operator with svd; 'radon' provides linear. Use" in done.stderr
+    assert (
+        "conditioner 'picky' needs an operator with linear, svd; 'hdr' provides nothing beyond the protocol. Use"
+        in done.stderr
+    )
     assert "an operator that provides it (identity" in done.stderr
     assert "sampler 'choosy' needs a model with log-density; 'ellipses-64' provides nothing" in done.stderr
+    assert "sampler 'choosy' needs a conditioner with log-density; 'picky' keeps nothing" in done.stderr
     assert "a sampler without that need (em" in done.stderr
-    assert "a model that provides it (gaussian, gaussian-mixture)" in done.stderr
+    assert "a model that provides it (gaussian, gaussian-mixture, energy)" in done.stderr
 
 
 def test_a_network_without_weights_is_refused():

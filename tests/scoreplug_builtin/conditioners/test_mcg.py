@@ -7,6 +7,9 @@ from scoreplug import Measurement, Noise, State, Step, registry, simulate
 from scoreplug.operator import from_function
 from scoreplug.testing import affine_moments
 
+# mala and hmc say so; other tests look at that
+pytestmark = pytest.mark.filterwarnings("ignore:.*acceptance is approximate")
+
 SDES = ["vp", "ve", "subvp"]
 SAMPLERS = [spec.name for spec in registry.list("sampler")]
 SHAPE = (1, 6, 6)
