@@ -112,7 +112,16 @@ cost per sample: evaluations of the network, its vjps, applications of A and A^T
 |---|---|---|---|---|---|---|---|
 """
 
-REMARKS = ""
+REMARKS = """
+Reading. With 200 evaluations `dps` in its predictive form and `ddrm` reach the noise level on CT and lead it, at 32 dB;
+ddrm does so without a derivative of the network or a call of A, and with 20 evaluations is 2 dB behind, but its samples
+are too sure (spread below error), as its theory says. `song` and `mcg` meet exact data exactly, and here the data are
+noisy: they reproduce the noise (residual 0, or .56 where the pseudoinverse stops early), lead where it matters little
+(x4 downsampling, box inpainting) and are useless where A^+ amplifies it without bound: the blur's condition number is
+beyond float32, and -104 dB is A^+ of the noise, as for the pseudoinverse itself. `jalal` and `snips` are made for
+thousands of Langevin moves with a small last level: 200 evaluations are not enough for either, and their own sampler is
+the worst of the three. `dps` in its norm form has one scale for all, and is never the best.
+"""
 
 
 def render(results):

@@ -775,10 +775,10 @@ standard deviation). Below, held-out images against held-out images, in sets as 
 {ct}## Reading
 
 With an exact score and few evaluations the predictor alone is nearer: at 50 in most cases, at 200 the two are level,
-and at 1000 and more both are at the floor of the mixtures' measures. Where there is no Monte Carlo error to hide behind,
-Euler-Maruyama alone stays ahead (1.8 against .6 under vp at 2000), since the corrector's finite step has a bias of its
-own, an excess variance of 1/(1 - snr^2), that more steps do not remove; ancestral steps, whose own bias is larger, are
-helped from 1000 evaluations on (under ve with snr .16, 1.7 against 4.7, and .5 against 2.5 at 2000).
+and at 1000 and more both are at the floor of the mixtures' measures. Where there is no Monte Carlo error to hide
+behind, Euler-Maruyama alone stays ahead (1.8 against .6 under vp at 2000), since the corrector's finite step has a bias
+of its own, an excess variance of 1/(1 - snr^2), that more steps do not remove; ancestral steps, whose own bias is
+larger, are helped from 1000 evaluations on (under ve with snr .16, 1.7 against 4.7, and .5 against 2.5 at 2000).
 
 With the biased score of `dps` the corrector makes another law, not a faster way to the same one: Langevin moves go to
 the law of each level, which the predictor's bias leaves alone, and at 2000 evaluations the distance from the posterior

@@ -124,6 +124,9 @@ class MetropolisChain(AnnealedChain):
         """
         exact = self.knows_density(model)
         point = evaluate(model, x, t, exact=exact)
+        # a chain would reject every proposal from where the model says NaN, and stand still unseen
+        sound = point.score.isfinite().flatten(1).all(1)
+        point = point._replace(x=torch.where(broadcast(sound, x).bool(), x, torch.nan))
         kept = self.kept_momentum
         v = noise.at("momentum").normal(model.shape) if kept > 0 else torch.zeros_like(x)
         accepted = torch.zeros(len(x), dtype=torch.float64, device=x.device)
