@@ -293,7 +293,7 @@ def mixture_plan(name):
 
 POSTERIOR = {"mixture": "d=8, 8 modes", "measured": 2, "noise_std": 0.5}
 FORMS = ("exact", "dps likelihood", "dps predictive")
-MEASUREMENTS = ("y1", "y2", "y3")  # of three images, with the same operator
+MEASUREMENTS = ("y1", "y2")  # of two images, with the same operator
 POSTERIORS = [f"{form}, {y}" for form in FORMS for y in MEASUREMENTS if form != "exact" or y == "y1"]
 
 
@@ -397,7 +397,7 @@ def parsed(name):
 
 
 CT = {"angles": 30, "noise": 0.02, "grid": "rho", "predictor": "ancestral", "samples": 4}
-CT_IMAGES = {100: 8, 200: 4, 400: 4}
+CT_IMAGES = {100: 8, 400: 3}
 
 
 def ct_cell(budget, snr, image):
