@@ -12,12 +12,13 @@ one is to the level 0, so that exact data are met exactly. With the sampler `anc
 this is the paper's method, whose transition of the unmeasured coordinates is m + q l (xbar - m) / l_t + eta l z; any
 other sampler brings its own.
 
-Exact for no posterior with sigma_y > 0 or with correlations between the coordinates, and made for few steps. Each one
-draws the measured coordinates around y again, so that with many of them nothing but y counts. In the scalar problem
+With eta_b = 1 exact data are met exactly. The law is that of no posterior, and the method is made for few steps. Each
+one draws the measured coordinates around y again, so that with many of them nothing but y counts. In the scalar problem
 N(0, 1.7), y = .8 x + .6 n = 1.3, whose posterior has mean 1.221 and variance .423, 20 / 100 / 1000 geometric levels
 from 100 to 1e-4 give, with the defaults, the means 1.135 / 1.441 / 1.600 and the variances .142 / .043 / .005: y/a =
 1.625 and no spread in the limit. With eta = 1 they forget y instead: means .636 and .000, variances .488 and .844 after
-20 and 1000.
+20 and 1000. An unmeasured coordinate that is independent of the others has the variance (1 + q) S / 2 in the limit, S
+being the prior's: fresh noise does not keep the prior's law either.
 
 compat = "authors" takes their code's strict inequalities: a coordinate with s_i l = sigma_y counts as unmeasured, so
 that at the last level 0 with sigma_y = 0 the samples are x0 as it is, and do not meet the data. Their start, divided by
@@ -47,7 +48,7 @@ from scoreplug_builtin.conditioners._spectral import require_svd
 
 @attrs.frozen(kw_only=True)
 class DDRM:
-    """Spectral redrawing after every update: no vjp of the network; one V, V^T and U^T per update."""
+    """Spectral redrawing after every update: no vjp of the network; one V and U^T, two V^T per update."""
 
     eta: float = param(0.85, ge=0.0, le=1.0, doc="share of new noise in the coordinates that are cleaner than the data")
     eta_b: float = param(1.0, ge=0.0, le=1.0, doc="weight of the data in the coordinates that are noisier than them")
@@ -77,16 +78,20 @@ class Restored(ProjectedModel):
             level = self.sde.sigma(step.s) / alpha
         z = step.noise.at("ddrm").normal(tuple(self.svd.singular_values.shape))
         now = self.svd.Vt(x / alpha)
-        new = self.start(now, level, z) if step.x0 is None else self.redrawn(now, self.svd.Vt(step.x0), level, z)
+        Uty = self.svd.Ut(self.measurement.data.to(x)[None])
+        if step.x0 is None:
+            new = self.start(now, Uty, level, z)
+        else:
+            new = self.redrawn(now, self.svd.Vt(step.x0), Uty, level, z)
         return x + alpha * self.svd.V(new - now)
 
-    def start(self, now: Tensor, level: Tensor, z: Tensor) -> Tensor:
-        """V^T xbar at the first level, (B, *spectral)."""
-        s, sigma_y = self.svd.singular_values.to(now), self.measurement.noise_std
-        spread = (level**2 - (sigma_y * self.svd.inverse(now)) ** 2).clamp_min(0).sqrt()
-        return torch.where(s * level > sigma_y, self.ybar(now) + spread * z, now)
+    def start(self, now: Tensor, Uty: Tensor, level: Tensor, z: Tensor) -> Tensor:
+        """V^T xbar at the first level, from what it is, (B, *spectral)."""
+        s, inverse, sigma_y = self.svd.singular_values.to(now), self.svd.inverse(now), self.measurement.noise_std
+        spread = (level**2 - (sigma_y * inverse) ** 2).clamp_min(0).sqrt()
+        return torch.where(s * level > sigma_y, inverse * Uty + spread * z, now)
 
-    def redrawn(self, now: Tensor, m: Tensor, level: Tensor, z: Tensor) -> Tensor:
+    def redrawn(self, now: Tensor, m: Tensor, Uty: Tensor, level: Tensor, z: Tensor) -> Tensor:
         """V^T xbar at a level, from what it is and from m = V^T x0, (B, *spectral)."""
         s, sigma_y, eta, eta_b = (
             self.svd.singular_values.to(now),
@@ -95,22 +100,15 @@ class Restored(ProjectedModel):
             self.method.eta_b,
         )
         noisier = s * level > sigma_y if self.method.compat == "authors" else (s * level >= sigma_y) & (s > 0)
-        spread = (level**2 - (eta_b * sigma_y * self.svd.inverse(now)) ** 2).clamp_min(0).sqrt()
-        from_data = (1 - eta_b) * m + eta_b * self.ybar(now) + spread * z
+        inverse = self.svd.inverse(now)
+        spread = (level**2 - (eta_b * sigma_y * inverse) ** 2).clamp_min(0).sqrt()
+        from_data = (1 - eta_b) * m + eta_b * inverse * Uty + spread * z
         if sigma_y == 0:
             return torch.where(noisier, from_data, now)
         cleaner = (s * level < sigma_y) & (s > 0)
-        gap = (self.Uty(now) - s * m) / sigma_y  # (ybar - m) / (sigma_y / s), without dividing by a small s
+        gap = (Uty - s * m) / sigma_y  # (ybar - m) / (sigma_y / s), without dividing by a small s
         from_estimate = m + math.sqrt(1 - eta**2) * level * gap + eta * level * z
         return torch.where(noisier, from_data, torch.where(cleaner, from_estimate, now))
-
-    def Uty(self, like: Tensor) -> Tensor:
-        """U^T y, (1, *spectral)."""
-        return self.svd.Ut(self.measurement.data.to(like)[None])
-
-    def ybar(self, like: Tensor) -> Tensor:
-        """U^T y / s, (1, *spectral); 0 where s = 0."""
-        return self.svd.inverse(like) * self.Uty(like)
 
 
 class RestoredDensity(PriorDensity, Restored):
