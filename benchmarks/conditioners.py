@@ -120,7 +120,7 @@ noisy: they reproduce the noise (residual 0, or .56 where the pseudoinverse stop
 (x4 downsampling, box inpainting) and are useless where A^+ amplifies it without bound: the blur's condition number is
 beyond float32, and -104 dB is A^+ of the noise, as for the pseudoinverse itself. `jalal` and `snips` are made for
 thousands of Langevin moves with a small last level: 200 evaluations at the default step are not enough, and
-in the rows of `langevin` nothing is tuned: snips with snr .5 cut its error to a tenth on one blurred digit. `dps` in its
+in the rows of `langevin` nothing is tuned: at snr .5 snips cut its error to a tenth on one blurred digit. `dps` in its
 norm form has one scale for all, and is never the best.
 """
 
