@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import zlib
 from pathlib import Path
 
 import torch
 
 from scoreplug import registry
-from scoreplug.noise import Noise
+from scoreplug.testing import BatchNoise
 from scoreplug_builtin.samplers._hamiltonian import evaluate
 
 CHAINS = 20_000
@@ -47,19 +46,6 @@ def problem(dimension):
     return model, t, x.reshape(CHAINS, 1, 1, dimension), means
 
 
-class Bulk(Noise):
-    """Addressed noise for all chains at once."""
-
-    def generator(self):
-        return torch.Generator().manual_seed(zlib.crc32(repr((self.seed, self.path)).encode()))
-
-    def normal(self, shape):
-        return torch.randn(len(self.samples), *shape, dtype=self.dtype, generator=self.generator())
-
-    def uniform(self, shape=()):
-        return torch.rand(len(self.samples), *shape, dtype=self.dtype, generator=self.generator())
-
-
 def features(x, means):
     x = x.flatten(1)
     near = torch.cdist(x, means).argmin(1)
@@ -77,7 +63,7 @@ def run(dimension, name, step_size, potential, nodes):
     model, t, x, means = problem(dimension)
     params, _ = METHODS[name]
     sampler = registry.get_sampler(name, step_size=step_size, moves=MOVES, potential=potential, nodes=nodes, **params)
-    noise = Bulk(0, range(CHAINS), dtype=torch.float64, device=torch.device("cpu"))
+    noise = BatchNoise(0, range(CHAINS), dtype=torch.float64, device=torch.device("cpu"))
     h = sampler.length(model.sde.sigma(t))
     start, v = evaluate(model, x, t, exact=potential == "log-density"), noise.at("probe").normal((1, 1, dimension))
     new, _, work = sampler.leapfrog(model, start, v, t, h, exact=potential == "log-density")
@@ -102,7 +88,7 @@ def unadjusted(dimension, name, step_size):
     model, t, x, means = problem(dimension)
     params, _ = METHODS[name]
     sampler = registry.get_sampler(name, step_size=step_size, **params)
-    noise = Bulk(0, range(CHAINS), dtype=torch.float64, device=torch.device("cpu"))
+    noise = BatchNoise(0, range(CHAINS), dtype=torch.float64, device=torch.device("cpu"))
     point, h = evaluate(model, x, t, exact=False), sampler.length(model.sde.sigma(t))
     for k in range(MOVES):
         v = noise.at(k).normal((1, 1, dimension))

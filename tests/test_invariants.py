@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoreplug import BaseModel, Noise, registry, simulate
+from scoreplug import Noise, WrappedModel, registry, simulate
 from scoreplug.run.compatibility import verdict
 from scoreplug.run.cost import Cost, counted_model, counted_operator
 from scoreplug.sampler import DivergenceError
@@ -115,11 +115,11 @@ def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(comb
     eight = sampler.sample(model, 8)
 
     assert eight.dtype == torch.float32
-    # some tens of roundings of 6e-8, which four large steps amplify; in float32 an iterative pseudoinverse stops at
-    # 1e-5 of its right-hand side, which the smallest singular values multiply
-    iterative = conditioner in ("song", "mcg") and operator in ("radon", "multi-coil-fourier")
-    kinked = operator == "hdr"  # a pixel at the edge of the range is pulled on one side of a rounding, not on the other
-    bound = 1e-2 if iterative else 1e-3 if kinked else 3e-5
+    # Some tens of roundings of 6e-8, which four large steps amplify. Elsewhere a decision hangs on a rounding: in hdr
+    # whether a pixel at the edge of the range is pulled, and in radon's pseudoinverse the last step, at a residual of
+    # 1e-5 in float32, which singular values down to a hundredth multiply.
+    iterative = conditioner in ("song", "mcg") and operator == "radon"
+    bound = 2e-3 if iterative else 1e-4 if operator == "hdr" else 1e-5
     torch.testing.assert_close(sampler.sample(model, 1), eight[:1], rtol=0, atol=bound * float(eight.abs().max()))
 
 
@@ -185,11 +185,8 @@ def test_a_conditioner_without_vjp_builds_no_graph(conditioner):
     seen = []
 
     @attrs.frozen(kw_only=True, eq=False)
-    class Watched(BaseModel):
-        sde = property(lambda self: prior.sde)
-        shape = property(lambda self: prior.shape)
-        dtype = property(lambda self: prior.dtype)
-        device = property(lambda self: prior.device)
+    class Watched(WrappedModel):
+        base: object = prior
 
         def denoise(self, x, t):
             seen.append(torch.is_grad_enabled())
@@ -205,19 +202,14 @@ def test_a_conditioner_without_vjp_builds_no_graph(conditioner):
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class Failing(BaseModel):
+class Failing(WrappedModel):
     """Returns NaN for the second sample below a noise level."""
 
-    prior: BaseModel
+    base: object
     below: float
 
-    sde = property(lambda self: self.prior.sde)
-    shape = property(lambda self: self.prior.shape)
-    dtype = property(lambda self: self.prior.dtype)
-    device = property(lambda self: self.prior.device)
-
     def denoise(self, x, t):
-        x0 = self.prior.denoise(x, t)
+        x0 = self.base.denoise(x, t)
         if self.sde.sigma(t) < self.below:
             x0[1] = float("nan")
         return x0
@@ -226,7 +218,7 @@ class Failing(BaseModel):
 @pytest.mark.parametrize("sampler_name", SAMPLERS)
 def test_nan_stops_the_run_and_says_where(sampler_name):
     sampler = make_sampler(sampler_name, steps=10)
-    model = Failing(prior=make_prior("vp"), below=0.9)
+    model = Failing(base=make_prior("vp"), below=0.9)
     states = []
 
     with pytest.raises(

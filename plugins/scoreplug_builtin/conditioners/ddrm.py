@@ -93,12 +93,8 @@ class Restored(ProjectedModel):
 
     def redrawn(self, now: Tensor, m: Tensor, Uty: Tensor, level: Tensor, z: Tensor) -> Tensor:
         """V^T xbar at a level, from what it is and from m = V^T x0, (B, *spectral)."""
-        s, sigma_y, eta, eta_b = (
-            self.svd.singular_values.to(now),
-            self.measurement.noise_std,
-            self.method.eta,
-            self.method.eta_b,
-        )
+        s, sigma_y = self.svd.singular_values.to(now), self.measurement.noise_std
+        eta, eta_b = self.method.eta, self.method.eta_b
         noisier = s * level > sigma_y if self.method.compat == "authors" else (s * level >= sigma_y) & (s > 0)
         inverse = self.svd.inverse(now)
         spread = (level**2 - (eta_b * sigma_y * inverse) ** 2).clamp_min(0).sqrt()

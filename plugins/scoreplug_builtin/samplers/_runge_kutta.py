@@ -95,10 +95,8 @@ def integrate(
         ArithmeticError: if the tolerance asks for steps below 1e-10 of the interval.
     """
     x, slope = x.clone(), first.clone()
-    level, h = (
-        start.expand(len(x)).clone(),
-        (stop - start).expand(len(x)).clone(),
-    )  # h < 0; where the grid is, on the CPU
+    # levels and steps, h < 0, stay where the grid is, on the CPU
+    level, h = start.expand(len(x)).clone(), (stop - start).expand(len(x)).clone()
     way = torch.arange(len(x), device=start.device)
     while len(way):
         to_stop = stop - level[way]

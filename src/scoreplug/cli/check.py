@@ -9,9 +9,10 @@ import click
 from scoreplug import registry
 from scoreplug.cli._table import print_table
 from scoreplug.registry.specs import KINDS
+from scoreplug.testing.kit import LEVELS
 
 if TYPE_CHECKING:
-    from scoreplug.testing import Subject
+    from scoreplug.testing import Result, Subject
 
 
 @click.command("check")
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the component, if several have the name.")
 @click.option(
     "--level",
-    type=click.Choice(["spec", "api", "numerics"]),
+    type=click.Choice(LEVELS),
     default="numerics",
     show_default=True,
     help="The last level that is run: the spec alone, tiny instances, closed forms.",
@@ -96,6 +97,5 @@ def _pair(text: str, option: str, form: str) -> tuple[str, str]:
     return key, value
 
 
-def _row(result: object) -> tuple[str, ...]:
-    fields = ("component", "check", "level", "state", "reason")
-    return tuple(str(getattr(result, field)) for field in fields)
+def _row(result: Result) -> tuple[str, ...]:
+    return result.component, result.check, result.level, result.state, result.reason

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import attrs
 from torch import Tensor
 
+from scoreplug.model import score_and_log_density
 from scoreplug.protocols import SDE, Operator, ScoreModel
 
 T = TypeVar("T")
@@ -99,18 +100,11 @@ def counted_model(model: ScoreModel, cost: Cost) -> ScoreModel:
 
             def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
                 with cost.once("evaluation", x) as outermost:
-                    score, log_density = _together(super(), x, t)
+                    score, log_density = score_and_log_density(super(), x, t)  # type: ignore[arg-type]
                     return _watched("vjp", score, cost) if outermost else score, log_density
 
         return recast(model, CountedDensity)
     return recast(model, Counted)
-
-
-def _together(model: Any, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Score and log density of a model that may know them from one evaluation."""
-    if hasattr(model, "score_and_log_density"):
-        return model.score_and_log_density(x, t)
-    return model.score(x, t), model.log_density(x, t)
 
 
 def counted_operator(operator: Operator, cost: Cost) -> Operator:

@@ -15,8 +15,12 @@ from scoreplug.testing.kit import run_checks as run_checks
 
 if TYPE_CHECKING:
     from scoreplug.testing.affine import affine_moments as affine_moments
+    from scoreplug.testing.noise import BatchNoise as BatchNoise
+
+_HOMES = {"BatchNoise": "noise", "affine_moments": "affine"}
 
 __all__ = [
+    "BatchNoise",
     "Check",
     "Report",
     "Result",
@@ -29,6 +33,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name != "affine_moments":
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return importlib.import_module("scoreplug.testing.affine").affine_moments
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from scoreplug import registry
 from scoreplug.model import score_and_log_density, tweedie
-from scoreplug.noise import Noise
 from scoreplug.operator import BaseLinearOperator, matrix_of
 from scoreplug.protocols import Corrector, HasLogDensity, HasPinv, HasSVD, LinearOperator, ScoreModel, Step
 from scoreplug.sampler import BaseSampler
@@ -31,6 +30,7 @@ from scoreplug.testing._problems import (
 )
 from scoreplug.testing.affine import affine_moments
 from scoreplug.testing.kit import Subject, skip, states
+from scoreplug.testing.noise import BatchNoise
 
 MANY = 4000  # samples of a Monte-Carlo check
 SIGMAS = 5  # standard errors that it allows: one false alarm in a million
@@ -456,7 +456,7 @@ def _moments(made: BaseSampler, model: ScoreModel) -> tuple[float, float]:
 
 
 def _sample_many(made: BaseSampler, model: ScoreModel) -> Tensor:
-    noise = _Bulk(seed=0, samples=range(MANY), dtype=model.dtype, device=model.device)
+    noise = BatchNoise(0, range(MANY), dtype=model.dtype, device=model.device)
     *_, state = made.trajectory(model, noise)
     return state.x
 
@@ -473,7 +473,7 @@ def correct_leaves_the_target(subject: Subject) -> None:
     n, model = 20_000, gaussian("ve", mean=TARGET_MEAN, covariance=0.8, shape=(1, 1, 1))
     t = time(model, 0.5)
     width = math.sqrt(0.8 + 0.25)
-    draws = _Bulk(seed=0, samples=range(n), dtype=torch.float64, device=torch.device("cpu"))
+    draws = BatchNoise(0, range(n), dtype=torch.float64, device=torch.device("cpu"))
     x = TARGET_MEAN + width * draws.at("x").normal((1, 1, 1))
     for block in range(40):
         x = made.correct(model, x, t, draws.at("block", block))
@@ -498,7 +498,7 @@ def acceptance_is_right(subject: Subject) -> None:
     n, centres = 20_000, torch.tensor([[0.0, 0.0], [1.5, 0.5]], dtype=torch.float64, device="cpu")
     model = registry.get_model("gaussian-mixture", image_shape=(1, 1, 2), means=centres, covariances=0.1, sde="ve")
     t = time(model, 0.4)
-    draws = _Bulk(seed=0, samples=range(n), dtype=torch.float64, device=torch.device("cpu"))
+    draws = BatchNoise(0, range(n), dtype=torch.float64, device=torch.device("cpu"))
     which = (draws.at("mode").uniform() < 0.5).long()
     width = math.sqrt(0.1 + 0.16)
     before = x = centres[which].reshape(n, 1, 1, 2) + width * draws.at("x").normal((1, 1, 2))
@@ -511,27 +511,6 @@ def acceptance_is_right(subject: Subject) -> None:
         error = SIGMAS * ((a.var(0) + b.var(0)) / n).sqrt()
         worst = ((b.mean(0) - a.mean(0)).abs() / error).max()
         assert float(worst) <= 1, f"moment {power} of the mixture moved by {float(worst) * SIGMAS:.1f} standard errors"
-
-
-class _Bulk(Noise):
-    """Addressed noise for many samples at once; streams of their own would take longer than the check."""
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.empty(len(self.samples), *shape, dtype=self.dtype, device="cpu").normal_(
-            generator=self._generator()
-        )
-
-    def uniform(self, shape: tuple[int, ...] = ()) -> Tensor:
-        return torch.empty(len(self.samples), *shape, dtype=self.dtype, device="cpu").uniform_(
-            generator=self._generator()
-        )
-
-    def _generator(self) -> torch.Generator:
-        import zlib
-
-        generator = torch.Generator(device="cpu")
-        generator.manual_seed(zlib.crc32(repr((self.seed, self.path)).encode()))
-        return generator
 
 
 @states("In float32 the samples are those of float64, up to rounding.", level="numerics", kinds=["sampler"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from scoreplug.model import WrappedModel
 from scoreplug.noise import Noise
 from scoreplug.operator import from_function, with_dense_svd
 from scoreplug.protocols import SDE, ScoreModel
-from scoreplug.testing.kit import Subject, skip
+from scoreplug.testing.kit import Subject
 
 SHAPES = ((1, 8, 8), (3, 8, 8), (2, 8, 8))
 SMALL = (1, 2, 2)
@@ -55,10 +56,7 @@ def instance(subject: Subject, **more: Any) -> Any:
 
 def mixture(sde: SDE | str = "vp", *, shape: tuple[int, ...] = SMALL, precision: str = "float64") -> Any:
     """A prior whose denoiser is not linear: two correlated normal distributions."""
-    n = 1
-    for side in shape:
-        n *= side
-    i = torch.arange(n, dtype=torch.float64, device="cpu")
+    i = torch.arange(math.prod(shape), dtype=torch.float64, device="cpu")
     covariance = 0.2 * (-(i[:, None] - i).abs() / 2).exp()
     means = torch.stack([0.5 * (i + 1).sin(), 0.3 - 0.8 * (i + 1).cos()])
     return registry.get_model(
@@ -139,9 +137,3 @@ def close(found: Tensor, expected: Tensor, *, tolerance: float, what: str) -> No
     scale = max(float(expected.abs().max()), float(found.abs().max()), 1e-300)
     worst = float((found - expected).abs().max()) / scale
     assert worst <= tolerance, f"{what}: off by {worst:.2g} of the largest value, {tolerance:.2g} is allowed"
-
-
-def needs_network(subject: Subject) -> None:
-    """Leave checks of samples and inputs that a large network would take long for."""
-    if getattr(subject.spec, "shape", None) is not None:
-        skip("the model has a fixed, larger shape")

@@ -1,14 +1,13 @@
 """ula, mala, hmc: what they leave invariant, what they do not, and by how much."""
 
 import math
-import zlib
 
 import attrs
 import pytest
 import torch
 
-from scoreplug import BaseModel, Noise, registry
-from scoreplug.testing import affine_moments
+from scoreplug import WrappedModel, registry
+from scoreplug.testing import BatchNoise, affine_moments
 from scoreplug_builtin.samplers._hamiltonian import ApproximateAcceptanceWarning, evaluate, squared
 
 N = 10_000
@@ -24,22 +23,8 @@ def mixture(sde=None):
     )
 
 
-@attrs.frozen(kw_only=True)
-class BatchNoise(Noise):
-    """Addressed noise, drawn for the whole batch at once: 10,000 streams of their own would take minutes."""
-
-    def _generator(self):
-        return torch.Generator().manual_seed(zlib.crc32(repr((self.seed, self.path)).encode()))
-
-    def normal(self, shape):
-        return torch.randn(len(self.samples), *shape, dtype=self.dtype, generator=self._generator())
-
-    def uniform(self, shape=()):
-        return torch.rand(len(self.samples), *shape, dtype=self.dtype, generator=self._generator())
-
-
 def make_noise(samples, seed=0):
-    return BatchNoise(seed=seed, samples=samples, dtype=torch.float64, device=torch.device("cpu"))
+    return BatchNoise(seed, samples, dtype=torch.float64, device=torch.device("cpu"))
 
 
 def exact_samples(model, n, t):
@@ -70,14 +55,10 @@ def worst_deviation(before, after):
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class WrongDrift(BaseModel):
+class WrongDrift(WrappedModel):
     """The right density with a score that is not its gradient."""
 
-    base: BaseModel
-    sde = property(lambda self: self.base.sde)
-    shape = property(lambda self: self.base.shape)
-    dtype = property(lambda self: self.base.dtype)
-    device = property(lambda self: self.base.device)
+    base: object
 
     def score(self, x, t):
         return 0.6 * self.base.score(x, t) + 0.3
@@ -153,7 +134,7 @@ def test_without_the_flip_partial_refreshment_is_wrong():
 
 
 def test_one_leapfrog_step_is_malas_proposal_with_its_textbook_acceptance():
-    """x' = x + e s + sqrt(2 e) z, and the ratio of M8's formula, to rounding."""
+    """x' = x + e s + sqrt(2 e) z, and the ratio of the textbooks, to rounding."""
     model, sampler = mixture(), registry.get_sampler("mala", step_size=0.7)
     x, v = exact_samples(model, 50, T), make_noise(range(50)).normal((1, 1, 2))
     h = sampler.length(model.sde.sigma(T))
@@ -229,14 +210,10 @@ def test_gausss_rule_approaches_the_true_ratio_with_its_points():
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class ScoreOnly(BaseModel):
+class ScoreOnly(WrappedModel):
     """A mixture that keeps its density to itself."""
 
-    base: BaseModel
-    sde = property(lambda self: self.base.sde)
-    shape = property(lambda self: self.base.shape)
-    dtype = property(lambda self: self.base.dtype)
-    device = property(lambda self: self.base.device)
+    base: object
 
     def score(self, x, t):
         return self.base.score(x, t)
