@@ -14,7 +14,7 @@ batch (models also accept (B,)).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import attrs
 
@@ -223,6 +223,48 @@ class HasMetric(Protocol):
         """M_t^{1/2} v or M_t v, (B, *shape); M_t is symmetric, positive semidefinite, and at most the identity."""
 
 
+class Twist(NamedTuple):
+    """An approximation psi_t(x) of p(y | x_t = x), from one evaluation of the prior.
+
+    Args:
+        x0: the prior's E[x_0 | x_t = x], (B, *shape).
+        log: log psi_t(x), (B,), in nats, normalised as a density of y.
+        gradient: the gradient of log psi_t in x, or an approximation of it, (B, *shape).
+    """
+
+    x0: Tensor
+    log: Tensor
+    gradient: Tensor
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A posterior that states what it is made of: p(x_0) and p(y | x_0)."""
+
+    @property
+    def prior(self) -> ScoreModel:
+        """The score model of p(x)."""
+
+    def log_likelihood(self, x0: Tensor) -> Tensor:
+        """log p(y | x_0), (B,), in nats; differentiable."""
+
+
+@runtime_checkable
+class HasTwist(HasLikelihood, Protocol):
+    """A posterior with an approximate log p(y | x_t): sequential Monte Carlo weighs its particles by it."""
+
+    def twist(self, x: Tensor, t: Tensor) -> Twist:
+        """psi_t at x, (B, *shape). Any positive function is a valid twist; a good one keeps the weights even."""
+
+
+@runtime_checkable
+class HasRefine(HasLikelihood, Protocol):
+    """A posterior that meets the measurement in x_0 alone: decoupled samplers alternate it with the prior."""
+
+    def refine(self, x0: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        """x_0 given y and an estimate x0 that is off by about the noise level of t, (B, *shape)."""
+
+
 @runtime_checkable
 class Corrector(Protocol):
     """A Markov chain that leaves p_t invariant, run at fixed t."""
@@ -238,3 +280,77 @@ class Trainable(Protocol):
     @property
     def module(self) -> Any:
         """The torch.nn.Module."""
+
+
+# Problems with a known answer: what `scoreplug bench` measures methods against.
+
+
+class Problem(Protocol):
+    """A prior, a measurement of one of its samples, and what is known of the posterior."""
+
+    @property
+    def prior(self) -> ScoreModel:
+        """The score model of p(x), under the process that the problem is posed in."""
+
+    @property
+    def measurement(self) -> Measurement:
+        """y = A x + noise_std n."""
+
+    @property
+    def truth(self) -> Tensor:
+        """The x that was measured, of the prior's shape: one draw of p(x | y)."""
+
+
+@runtime_checkable
+class HasExactSamples(Protocol):
+    """Independent draws of p(x | y)."""
+
+    def exact_samples(self, n: int, *, seed: int = 0) -> Tensor:
+        """n draws, (n, *shape); draw i of a seed is the same whatever n is."""
+
+
+@runtime_checkable
+class HasLogEvidence(Protocol):
+    """log p(y) is known."""
+
+    @property
+    def log_evidence(self) -> float:
+        """log p(y), in nats."""
+
+
+@runtime_checkable
+class HasOracle(Protocol):
+    """The exact score of p_t(x | y) is known."""
+
+    @property
+    def oracle(self) -> ScoreModel:
+        """The score model of p(x | y), without approximation."""
+
+
+@runtime_checkable
+class HasMoments(Protocol):
+    """Mean and covariance of p(x | y) are known."""
+
+    @property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """E[x | y], (n,), and Cov[x | y], (n, n), of the flattened image."""
+
+
+@runtime_checkable
+class HasModes(Protocol):
+    """p(x | y) is a mixture of known components."""
+
+    @property
+    def mode_weights(self) -> Tensor:
+        """Their posterior weights, (K,), summing to 1."""
+
+    def modes(self, x: Tensor) -> Tensor:
+        """The component that each sample most probably belongs to, (B,), of integers below K."""
+
+
+@runtime_checkable
+class HasLogPosterior(Protocol):
+    """log p(x | y) is known up to a constant."""
+
+    def log_posterior(self, x: Tensor) -> Tensor:
+        """log p(x | y) plus a constant, (B,), in nats; differentiable."""

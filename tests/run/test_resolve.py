@@ -119,7 +119,7 @@ except SystemExit as end:
     )
     assert "an operator that provides it (identity" in done.stderr
     assert "sampler 'choosy' needs a model with log-density; 'ellipses-64' provides nothing" in done.stderr
-    assert "sampler 'choosy' needs a conditioner with log-density; 'picky' keeps nothing" in done.stderr
+    assert "sampler 'choosy' needs a conditioner with log-density; 'picky' gives its posterior nothing" in done.stderr
     assert "a sampler without that need (em" in done.stderr
     assert "a model that provides it (gaussian, gaussian-mixture, energy)" in done.stderr
 

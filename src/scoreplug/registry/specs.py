@@ -11,6 +11,9 @@ import attrs
 API = 1
 """Number of the plugin contract; it changes only with a line of its own in the changelog."""
 
+OF_POSTERIORS = ("likelihood", "twist", "refine")
+"""Capabilities that a posterior may have and no prior has."""
+
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -118,6 +121,7 @@ class ConditionerSpec(ComponentSpec):
         vjp: it differentiates through the network (one vector-Jacobian product per evaluation).
         exact: on a Gaussian prior with a linear operator its score is that of p_t(x | y).
         keeps: capabilities of the prior that the posterior has, too ("log-density").
+        provides: capabilities that it gives the posterior, of `OF_POSTERIORS`.
         canonical: samplers it was published with.
     """
 
@@ -126,6 +130,7 @@ class ConditionerSpec(ComponentSpec):
     vjp: bool = False
     exact: bool = False
     keeps: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    provides: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     canonical: tuple[str, ...] = attrs.field(default=(), converter=_texts)
 
 
@@ -134,7 +139,7 @@ class SamplerSpec(ComponentSpec):
     """A way to integrate the reverse SDE.
 
     Args:
-        needs: what the model must provide ("log-density").
+        needs: what the model must provide ("log-density"), or the conditioner (`OF_POSTERIORS`).
         exact_with: what makes it exact ("log-density"); without, it approximates, and says so.
         corrects: it has moves at a fixed level, and can be the corrector of "pc".
         couples: samples of one population depend on each other (SMC); the population is then the unit of work.
@@ -149,9 +154,14 @@ class SamplerSpec(ComponentSpec):
 
 @attrs.frozen(kw_only=True)
 class ProblemSpec(ComponentSpec):
-    """A problem whose posterior is known."""
+    """A prior, a measurement, and what is known of the posterior.
+
+    Args:
+        provides: what is known: of "samples", "evidence", "oracle", "moments", "modes", "log-posterior".
+    """
 
     kind: ClassVar[str] = "problem"
+    provides: tuple[str, ...] = attrs.field(default=(), converter=_texts)
 
 
 SPECS: dict[str, type[ComponentSpec]] = {

@@ -10,7 +10,14 @@ from typing import Literal
 import attrs
 
 from scoreplug import registry
-from scoreplug.registry.specs import ComponentSpec, ConditionerSpec, ModelSpec, OperatorSpec, SamplerSpec
+from scoreplug.registry.specs import (
+    OF_POSTERIORS,
+    ComponentSpec,
+    ConditionerSpec,
+    ModelSpec,
+    OperatorSpec,
+    SamplerSpec,
+)
 from scoreplug.run.config import ComponentConfig
 
 
@@ -102,13 +109,16 @@ def _pair_refusals(first: ComponentSpec, second: ComponentSpec) -> Iterator[str]
     if isinstance(first, ConditionerSpec) and isinstance(second, OperatorSpec):
         yield from _refusal(first, first.needs, second, second.provides)
     if isinstance(second, SamplerSpec) and isinstance(first, (ModelSpec, ConditionerSpec)):
-        yield from _refusal(second, second.needs, first, _capabilities(first))
+        needs = second.needs
+        if isinstance(first, ModelSpec):  # what only a posterior can have, the conditioner answers for
+            needs = tuple(need for need in needs if need not in OF_POSTERIORS)
+        yield from _refusal(second, needs, first, _capabilities(first))
 
 
 def _capabilities(spec: ComponentSpec) -> tuple[str, ...]:
     """What a model has, or a conditioner leaves to its posterior."""
     if isinstance(spec, ConditionerSpec):
-        return spec.keeps
+        return spec.keeps + spec.provides
     return spec.provides if isinstance(spec, (ModelSpec, OperatorSpec)) else ()
 
 
@@ -124,7 +134,7 @@ def _refusal(
     advice += [f"{_article(giving.kind)} that provides it ({givers})"] * bool(givers)
     return [
         f"{asking.kind} {asking.name!r} needs {_article(giving.kind)} with {', '.join(missing)}; "
-        f"{giving.name!r} {'keeps' if giving.kind == 'conditioner' else 'provides'} "
+        f"{giving.name!r} {'gives its posterior' if giving.kind == 'conditioner' else 'provides'} "
         f"{', '.join(provides) or 'nothing beyond the protocol'}" + (f". Use {' or '.join(advice)}" if advice else "")
     ]
 
