@@ -346,7 +346,13 @@ def power_iteration(operator: BaseLinearOperator, *, tolerance: float = 1e-6, ma
 
 
 def conjugate_gradient(
-    A: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float | None = None, max_steps: int | None = None
+    A: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    start: Tensor | None = None,
+    tolerance: float | None = None,
+    max_steps: int | None = None,
+    strict: bool = True,
 ) -> Tensor:
     """Solve A v = b for a symmetric positive definite A, for each sample of a batch on its own (Hestenes and Stiefel
     1952).
@@ -354,14 +360,17 @@ def conjugate_gradient(
     Args:
         A: (B, *shape) -> (B, *shape), acting on each sample alone.
         b: (B, *shape).
+        start: a guess of v, (B, *shape); by default 0.
         tolerance: stop a sample at ||A v - b|| <= tolerance ||b||; by default 1e-10 in float64, 1e-5 in float32.
         max_steps: by default ten times the number of unknowns, at most 1000.
+        strict: raise if some sample has not converged. Otherwise a sample stops where A proves not to be positive
+            definite, or after max_steps, with what it has.
 
     Returns:
         v, (B, *shape).
 
     Raises:
-        ArithmeticError: if b is not finite, or some sample has not converged.
+        ArithmeticError: if b is not finite, or, if strict, some sample has not converged.
     """
     tolerance = (1e-10 if b.dtype == torch.float64 else 1e-5) if tolerance is None else tolerance
     max_steps = min(10 * b[0].numel(), 1000) if max_steps is None else max_steps
@@ -369,24 +378,30 @@ def conjugate_gradient(
     def dot(u: Tensor, v: Tensor) -> Tensor:
         return (u * v).flatten(1).sum(1).reshape(-1, *(1 for _ in b.shape[1:]))
 
-    v, r = torch.zeros_like(b), b
-    p, rr = r, dot(b, b)
-    if not bool(rr.isfinite().all()):
+    if not bool(b.isfinite().all()):
         raise ArithmeticError("conjugate gradients cannot start: the right-hand side is not finite")
-    goal = tolerance**2 * rr
+    v, r = (torch.zeros_like(b), b) if start is None else (start, b - A(start))
+    p, rr = r, dot(r, r)
+    goal = tolerance**2 * dot(b, b)
+    broken = torch.zeros_like(rr, dtype=torch.bool)
     for _ in range(max_steps):
-        active = ~(rr <= goal)  # NaN is not convergence; what has converged stands still, whatever its batch mates do
+        # NaN is not convergence; what has converged stands still, whatever its batch mates do
+        active = ~(rr <= goal) & ~broken
         if not bool(active.any()):
-            return v
+            break
         Ap = A(p)
-        step = torch.where(active, rr / dot(p, Ap), 0)
+        curvature = dot(p, Ap)
+        if not strict:
+            broken = broken | (active & ~(curvature > 0))
+            active = active & ~broken
+        step = torch.where(active, rr / curvature, 0)
         v, r = v + step * p, r - step * Ap
         rr_next = dot(r, r)
         p = r + torch.where(active, rr_next / rr, 0) * p
         rr = torch.where(active, rr_next, rr)
-    active = ~(rr <= goal)
-    if bool(active.any()):
-        worst = float((rr / dot(b, b))[active].max().sqrt())
+    open_ = ~(rr <= goal)
+    if strict and bool(open_.any()):
+        worst = float((rr / dot(b, b))[open_].max().sqrt())
         raise ArithmeticError(
             f"conjugate gradients stopped after {max_steps} steps "
             f"at a relative residual of {worst:.1e} > {tolerance:.1e}"

@@ -230,11 +230,13 @@ class Twist(NamedTuple):
         x0: the prior's E[x_0 | x_t = x], (B, *shape).
         log: log psi_t(x), (B,), in nats, normalised as a density of y.
         gradient: the gradient of log psi_t in x, or an approximation of it, (B, *shape).
+        vjp: v -> (d x0 / dx)^T v at the same x, if the method differentiates the network.
     """
 
     x0: Tensor
     log: Tensor
     gradient: Tensor
+    vjp: Callable[[Tensor], Tensor] | None = None
 
 
 @runtime_checkable
@@ -255,6 +257,21 @@ class HasTwist(HasLikelihood, Protocol):
 
     def twist(self, x: Tensor, t: Tensor) -> Twist:
         """psi_t at x, (B, *shape). Any positive function is a valid twist; a good one keeps the weights even."""
+
+
+@runtime_checkable
+class HasProposal(HasTwist, Protocol):
+    """A twist whose product with a normal transition is known: particles are drawn from the product itself."""
+
+    def propose(self, mean: Tensor, std: Tensor, s: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """A draw x_s of N(x_s; mean, std^2 I) psi_s(x_s) / Z, (B, *shape), and log Z, (B,).
+
+        Args:
+            mean: (B, *shape).
+            std: > 0, ().
+            s: the level that the transition leads to, ().
+            noise: source of the draw.
+        """
 
 
 @runtime_checkable

@@ -25,8 +25,8 @@ where the posterior has (y/a) kap / (1 + kap) and S / (1 + kap) at scale 1: the 
 variance is too small (half, for small noise), and the probability flow gives yet another result, S exp(-kap). With
 small noise it is stiff: a step's gain has to stay below 2 sigma_y^2 / |A|^2, or the samples diverge.
 
-Predictive form. The spread of x_0 given x_t is put back as r_t^2 I, the covariance of PiGDM in DPS's score, with r_t
-the prior's own denoising error: known in closed form, or measured on held-out images after the training. With
+Predictive form. The spread of x_0 given x_t is put back as r_t^2 I, which is the score of `pigdm`, with r_t the prior's
+own denoising error: known in closed form, or measured on held-out images after the training. With
 prior_std = tau it is that of a white prior, r_t^2 = level^2 tau^2 / (level^2 + tau^2), level = sigma_t / alpha_t.
 Exact for the prior N(mu, tau^2 I), biased elsewhere; scale 1 is Bayes' rule, and nothing is left to tune for an
 operator or its unit. It needs a linear operator, and solves with its A A^T. A good prior's r_t is small, so that the
@@ -57,9 +57,10 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import ConditionedModel, broadcast, score_and_log_density, tweedie
-from scoreplug.protocols import HasLogDensity, HasSpread, LinearOperator, ScoreModel
+from scoreplug.model import broadcast
+from scoreplug.protocols import HasLogDensity, LinearOperator, ScoreModel
 from scoreplug_builtin.conditioners._ddpm import ddpm_gain
+from scoreplug_builtin.conditioners._predictive import GuidedDensity, GuidedModel, require_spread, spread_of
 
 
 @attrs.frozen(kw_only=True)
@@ -94,28 +95,25 @@ class DPS:
                 "conditioner 'dps' in predictive form needs a linear operator "
                 f"(got {type(measurement.operator).__name__}); use form='norm' or 'likelihood'"
             )
-        if self.form == "predictive" and self.prior_std is None and not isinstance(prior, HasSpread):
-            raise TypeError(
-                f"conditioner 'dps' in predictive form needs the prior's spread, which {type(prior).__name__} does not "
-                "state; give prior_std, the standard deviation of one pixel"
-            )
+        if self.form == "predictive" and self.prior_std is None:
+            instead = "give prior_std, the standard deviation of one pixel"
+            require_spread("conditioner 'dps' in predictive form", prior, instead=instead)
         kind = DPSDensity if isinstance(prior, HasLogDensity) else DPSScore
         return kind(prior=prior, measurement=measurement, method=self)
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class DPSScore(ConditionedModel):
+class DPSScore(GuidedModel):
     """The prior's score plus the guidance."""
 
     method: DPS
 
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        x0, vjp = self.prior.denoise_with_vjp(x, t)
+    def potential(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The pull on x0, and the potential: a norm is homogeneous of degree 1 in r, a square of degree 2."""
         r, adjoint = self.residual(x0)
-        alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
-
-        guidance = vjp(adjoint(self.method.scale * self.pull(r, t)))
-        return x0 + sigma**2 / alpha * guidance
+        pull = self.method.scale * self.pull(r, t)
+        degree = 1 if self.method.form == "norm" else 2
+        return adjoint(pull), -(r * pull).flatten(1).sum(1) / degree
 
     def residual(self, x0: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """r = y - A x0, (B, *output_shape), and the map v -> J_A^T v, J_A being the Jacobian of A at x0."""
@@ -132,21 +130,13 @@ class DPSScore(ConditionedModel):
         if self.method.form == "likelihood":
             return r / sigma_y**2
         if self.method.form == "predictive":
-            return self.linear_operator.solve(r, a=broadcast(self.spread(t) ** 2, r), b=sigma_y**2)
+            r_t = spread_of(self.prior, t, self.method.prior_std)
+            return self.linear_operator.solve(r, a=broadcast(r_t**2, r), b=sigma_y**2)
         operator = self.measurement.operator
         norm = operator.norm if isinstance(operator, LinearOperator) else 1.0
         length = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)  # an exact fit pulls nowhere
         kappa = ddpm_gain(level)
         return r / broadcast(length, r) / (broadcast(kappa, r) * norm)
-
-    def spread(self, t: Tensor) -> Tensor:
-        """r_t: the prior's own, or that of a white prior, of t's shape."""
-        prior: HasSpread = self.prior  # type: ignore[assignment]
-        tau = self.method.prior_std
-        if tau is None:
-            return prior.spread(t)
-        level = self.sde.sigma(t) / self.sde.alpha(t)
-        return level * tau / (level**2 + tau**2).sqrt()
 
     @property
     def linear_operator(self) -> LinearOperator:
@@ -155,26 +145,5 @@ class DPSScore(ConditionedModel):
         return operator
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class DPSDensity(DPSScore):
+class DPSDensity(GuidedDensity, DPSScore):
     """The same, of a prior whose log density is known."""
-
-    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x) plus the potential whose gradient the guidance is, (B,)."""
-        prior: HasLogDensity = self.prior  # type: ignore[assignment]
-        r, _ = self.residual(self.prior.denoise(x, t))
-        return prior.log_density(x, t) + self.potential(r, t)
-
-    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():  # one evaluation gives the density, the score, and through it x0 with its derivative
-            x = x.detach().requires_grad_()
-            score, log_density = score_and_log_density(self.prior, x, t)
-            x0 = tweedie(self.prior, x, t, score)
-        r, adjoint = self.residual(x0.detach())
-        (guidance,) = torch.autograd.grad(x0, x, adjoint(self.method.scale * self.pull(r, t)))
-        return score.detach() + guidance, log_density.detach() + self.potential(r, t)
-
-    def potential(self, r: Tensor, t: Tensor) -> Tensor:
-        """The potential, (B,): a norm is homogeneous of degree 1 in r, a square of degree 2."""
-        degree = 1 if self.method.form == "norm" else 2
-        return -self.method.scale / degree * (r * self.pull(r, t)).flatten(1).sum(1)

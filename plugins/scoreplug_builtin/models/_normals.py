@@ -17,8 +17,8 @@ class Normals:
 
     Args:
         mean: m_k, (K, n).
-        eigenvalues: l_k, (K, n), or (K, 1) if S_k is a multiple of I.
-        basis: Q_k, (K, n, n), or None if S_k is diagonal.
+        eigenvalues: l_k, (K, n), or (K, 1) if S_k is a multiple of I; 1 in place of K if they share one covariance.
+        basis: Q_k, (K, n, n), or None if S_k is diagonal; 1 in place of K likewise.
     """
 
     mean: Tensor
@@ -27,7 +27,7 @@ class Normals:
 
     @classmethod
     def of(cls, mean: Tensor, covariance: Tensor) -> Normals:
-        """From means (K, n) and covariances: variances (K,), or matrices (K, n, n).
+        """From means (K, n) and covariances: variances (K,), or matrices (K, n, n); one for all with 1 in place of K.
 
         Raises:
             ValueError: if a matrix is not symmetric, or a covariance not positive definite.
@@ -59,7 +59,7 @@ class Normals:
         return C.mean(-1).sqrt()
 
     def covariance(self) -> Tensor:
-        """S_k, (K, n, n)."""
+        """S_k, (K, n, n), or (1, n, n)."""
         n = self.mean.shape[1]
         if self.basis is None:
             return torch.diag_embed(self.eigenvalues.expand(-1, n))
@@ -67,11 +67,11 @@ class Normals:
 
     def to_basis(self, x: Tensor) -> Tensor:
         """Q_k^T x_k, (B, K, n)."""
-        return x if self.basis is None else torch.einsum("kji,bkj->bki", self.basis, x)
+        return x if self.basis is None else torch.einsum("kji,bkj->bki", self.basis.expand(x.shape[1], -1, -1), x)
 
     def from_basis(self, w: Tensor) -> Tensor:
         """Q_k w_k, (B, K, n)."""
-        return w if self.basis is None else torch.einsum("kij,bkj->bki", self.basis, w)
+        return w if self.basis is None else torch.einsum("kij,bkj->bki", self.basis.expand(w.shape[1], -1, -1), w)
 
 
 @attrs.frozen(kw_only=True, eq=False)

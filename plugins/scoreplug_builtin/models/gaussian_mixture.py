@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import attrs
@@ -20,6 +21,7 @@ from torch import Tensor
 from scoreplug import param
 from scoreplug.model import BasePrior
 from scoreplug_builtin.models._normals import Normals, Perturbed
+from scoreplug_builtin.models._shared import MixtureAt, SharedMixture
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -31,9 +33,12 @@ class GaussianMixture(BasePrior):
     weights: tuple[float, ...] | Tensor | None = param(
         None, doc="w_k > 0, (K,), normalised to sum 1; None for equal weights"
     )
-    covariances: float | tuple[float, ...] | tuple[tuple[tuple[float, ...], ...], ...] | Tensor = param(
+    covariances: (
+        float | tuple[float, ...] | tuple[tuple[float, ...], ...] | tuple[tuple[tuple[float, ...], ...], ...] | Tensor
+    ) = param(
         1.0,
-        doc="one variance, one per component (K,), or a matrix per component (K, pixels, pixels); data units squared",
+        doc="one variance, or one per component (K,); one matrix (pixels, pixels), or one per component (K, pixels, "
+        "pixels); data units squared",
     )
     precision: Literal["float32", "float64"] = param("float64", doc="floating-point type of samples")
 
@@ -55,11 +60,19 @@ class GaussianMixture(BasePrior):
             )
         K = len(means)
         covariances = torch.as_tensor(self.covariances, dtype=self.dtype, device=self.device)
-        if covariances.shape not in ((), (K,), (K, n, n)):
+        if covariances.shape not in ((), (K,), (n, n), (K, n, n)):
             raise ValueError(
-                f"covariances must have the shape (), ({K},) or ({K}, {n}, {n}) (got {tuple(covariances.shape)})"
+                f"covariances must have the shape (), ({K},), ({n}, {n}) or ({K}, {n}, {n}) "
+                f"(got {tuple(covariances.shape)})"
             )
-        return Normals.of(means, covariances.expand(K) if covariances.ndim == 0 else covariances)
+        return Normals.of(means, covariances[None] if covariances.ndim in (0, 2) else covariances)
+
+    @functools.cached_property
+    def shared(self) -> SharedMixture | None:
+        """The faster form, if the components share one covariance."""
+        if len(self.normals.eigenvalues) > 1:
+            return None
+        return SharedMixture(normals=self.normals, log_weights=self.log_weights)
 
     @functools.cached_property
     def log_weights(self) -> Tensor:
@@ -80,24 +93,42 @@ class GaussianMixture(BasePrior):
         """The normal distribution with the mixture's mean and covariance."""
         w, means = self.log_weights.exp(), self.normals.mean
         mean = w @ means
-        within = torch.einsum("k,kij->ij", w, self.normals.covariance())
+        covariances = self.normals.covariance()
+        within = torch.einsum("k,kij->ij", w, covariances) if len(covariances) == len(w) else covariances[0]
         between = torch.einsum("k,ki,kj->ij", w, means - mean, means - mean)
         covariance = within + between
         return Normals.of(mean[None], (covariance + covariance.mT)[None] / 2)  # symmetric in every precision
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.shared is not None:
+            return self._shared_at(self.shared, x, t).score().reshape(x.shape)
         components = self._at(x, t)
         return self._average(components, components.score()).reshape(x.shape)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.shared is not None:
+            return self._shared_at(self.shared, x, t).denoise().reshape(x.shape)
         components = self._at(x, t)
         return self._average(components, components.denoise()).reshape(x.shape)
 
+    def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        if self.shared is None:
+            return super().denoise_with_vjp(x, t)
+        with torch.no_grad():
+            here = self._shared_at(self.shared, x, t)
+            x0 = here.denoise().reshape(x.shape)
+        return x0, lambda v: here.vjp(v.flatten(1)).reshape(v.shape)
+
     def log_density(self, x: Tensor, t: Tensor) -> Tensor:
         """log p_t(x), (B,), in nats."""
+        if self.shared is not None:
+            return self._shared_at(self.shared, x, t).log_density()
         return (self.log_weights + self._at(x, t).log_density()).logsumexp(1)
 
     def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        if self.shared is not None:
+            here = self._shared_at(self.shared, x, t)
+            return here.score().reshape(x.shape), here.log_density()
         components = self._at(x, t)
         joint = self.log_weights + components.log_density()
         score = torch.einsum("bk,bkn->bn", joint.softmax(1), components.score())
@@ -110,3 +141,6 @@ class GaussianMixture(BasePrior):
 
     def _at(self, x: Tensor, t: Tensor) -> Perturbed:
         return self.normals.at(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))
+
+    def _shared_at(self, shared: SharedMixture, x: Tensor, t: Tensor) -> MixtureAt:
+        return shared.at(x.flatten(1), self.sde.alpha(t), self.sde.sigma(t))

@@ -1,0 +1,113 @@
+r"""Guidance by a potential of the denoised estimate, and that of Bayes' rule with the spread of x_0 taken as r_t^2 I.
+
+    score(x, t) + J^T grad phi(x0),    x0 = E[x_0 | x_t],    J = d x0 / d x
+
+    phi(x0) = log N(y; A x0, M) + const,    grad phi = A^T M^{-1} r,    M = r_t^2 A A^T + sigma_y^2 I,    r = y - A x0
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from scoreplug.measurement import Measurement
+from scoreplug.model import ConditionedModel, broadcast, score_and_log_density, tweedie
+from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, LinearOperator, ScoreModel
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class GuidedModel(ConditionedModel):
+    """The prior's score plus the gradient of a potential of x0, through the network: one vjp per evaluation."""
+
+    def potential(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of phi in x0, (B, *shape), and phi, (B,)."""
+        raise NotImplementedError
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        x0, vjp = self.prior.denoise_with_vjp(x, t)
+        alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
+        pull, _ = self.potential(x0, t)
+        return x0 + sigma**2 / alpha * vjp(pull)
+
+
+class GuidedDensity(GuidedModel):
+    """Mixin for a guided model of a prior whose log density is known."""
+
+    def log_density(self, x: Tensor, t: Tensor) -> Tensor:
+        """log p_t(x) plus the potential, (B,)."""
+        prior: HasLogDensity = self.prior  # type: ignore[assignment]
+        _, phi = self.potential(self.prior.denoise(x, t), t)
+        return prior.log_density(x, t) + phi
+
+    def score_and_log_density(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():  # one evaluation gives the density, the score, and through it x0 with its derivative
+            x = x.detach().requires_grad_()
+            score, log_density = score_and_log_density(self.prior, x, t)
+            x0 = tweedie(self.prior, x, t, score)
+        pull, phi = self.potential(x0.detach(), t)
+        (guidance,) = torch.autograd.grad(x0, x, pull)
+        return score.detach() + guidance, log_density.detach() + phi
+
+
+def require_spread(who: str, prior: ScoreModel, *, instead: str) -> None:
+    """Refuse a prior that does not state its error.
+
+    Args:
+        who: what needs it.
+        prior: the score model of p(x).
+        instead: what to do.
+
+    Raises:
+        TypeError: if the prior has no spread.
+    """
+    if not isinstance(prior, HasSpread):
+        raise TypeError(f"{who} needs the prior's spread, which {type(prior).__name__} does not state; {instead}")
+
+
+def spread_of(prior: ScoreModel, t: Tensor, prior_std: float | None) -> Tensor:
+    """r_t, of t's shape: the prior's own, or that of a white prior, level tau / (level^2 + tau^2)^(1/2)."""
+    if prior_std is None:
+        honest: HasSpread = prior  # type: ignore[assignment]
+        return honest.spread(t)
+    level = prior.sde.sigma(t) / prior.sde.alpha(t)
+    return level * prior_std / (level**2 + prior_std**2).sqrt()
+
+
+def require_solvable(name: str, measurement: Measurement) -> None:
+    """Refuse a measurement whose variance a A A^T + sigma_y^2 I cannot be solved with (see `likelihood_pull`).
+
+    Raises:
+        TypeError: if the operator is not linear, or the data are exact and it has no pseudoinverse.
+    """
+    operator, kind = measurement.operator, type(measurement.operator).__name__
+    if not isinstance(operator, LinearOperator):
+        raise TypeError(
+            f"conditioner {name!r} needs a linear operator (got {kind}), since it solves with A A^T; "
+            "use dps with form='norm' or 'likelihood', which take any operator"
+        )
+    if measurement.noise_std == 0 and not isinstance(operator, HasPinv):
+        raise TypeError(
+            f"conditioner {name!r} with noise_std = 0 needs an operator with a pseudoinverse, pinv(y), which {kind} "
+            "does not have; give noise_std > 0, or use scoreplug.operator.with_dense_svd if the operator is small"
+        )
+
+
+def likelihood_pull(measurement: Measurement, r: Tensor, *, variance: Tensor) -> tuple[Tensor, Tensor]:
+    """A^T M^{-1} r, (B, *shape), and r^T M^{-1} r, (B,), for M = variance A A^T + sigma_y^2 I.
+
+    For exact data M^{-1} is the pseudoinverse, (A A^T)^+ / variance: what A cannot reach does not pull.
+
+    Args:
+        measurement: one that `require_solvable` let pass.
+        r: y - A x, (B, *output_shape).
+        variance: >= 0, () or (B,); > 0 for exact data.
+    """
+    operator: Any = measurement.operator
+    if measurement.noise_std > 0:
+        v = operator.solve(r, a=broadcast(variance, r), b=measurement.noise_std**2)
+        return operator.adjoint(v), (r * v).flatten(1).sum(1)
+    w = operator.pinv(r)
+    return w / broadcast(variance, w), w.flatten(1).square().sum(1) / variance.to(w)
