@@ -27,7 +27,7 @@ ADJUST = {
     "blur": {"std": 0.8},
 }
 # a handful of steps instead of a thousand: larger pulls would overshoot and amplify rounding
-GENTLE = {"dps": {"scale": 0.02}, "mcg": {"scale": 0.02}}
+GENTLE = {"dps": {"scale": 0.02}, "mcg": {"scale": 0.02}, "mmps": {"dense": 512}}  # exact solves, not to a tolerance
 ONE_MOVE = {name: {"moves": 1} for name in ("ula", "mala", "hmc")}
 PROJECTING = ("song", "mcg", "ddrm")
 EVERYTHING = ("identity", "blur")  # operators that leave nothing open: exact data give every sample the same value
@@ -41,11 +41,20 @@ FITTING = [
     for operator, conditioner in itertools.product(OPERATORS, CONDITIONERS)
     if verdict(registry.spec("conditioner", conditioner), registry.spec("operator", operator)).state != "refused"
 ]
+
+
+def runs(conditioner, sampler):
+    return verdict(registry.spec("conditioner", conditioner), registry.spec("sampler", sampler)).state != "refused"
+
+
+COUPLED = [spec.name for spec in registry.list("sampler") if spec.couples]  # a population is their unit
+OF_PRIORS = [sampler for sampler in SAMPLERS if runs("none", sampler)]
+PAIRS = [pair for pair in itertools.product(CONDITIONERS, SAMPLERS) if runs(*pair)]
 COMBINATIONS = sorted(
-    {("vp", "downsampling", conditioner, sampler) for conditioner in CONDITIONERS for sampler in SAMPLERS}
+    {("vp", "downsampling", *pair) for pair in PAIRS if pair[1] not in COUPLED}
     | {("vp", operator, conditioner, "ancestral") for operator, conditioner in FITTING}
     | {(sde, "inpainting", conditioner, "pc") for sde in SDES for conditioner in CONDITIONERS}
-    | {(sde, "downsampling", "dps", sampler) for sde in SDES for sampler in SAMPLERS}
+    | {(sde, "downsampling", "dps", sampler) for sde in SDES for sampler in SAMPLERS if sampler in OF_PRIORS}
 )
 
 
@@ -119,7 +128,8 @@ def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(comb
     # whether a pixel at the edge of the range is pulled, and in radon's pseudoinverse the last step, at a residual of
     # 1e-5 in float32, which singular values down to a hundredth multiply.
     iterative = conditioner in ("song", "mcg") and operator == "radon"
-    bound = 2e-3 if iterative else 1e-4 if operator == "hdr" else 1e-5
+    # And a covariance of y that comes from derivatives multiplies their rounding by its condition.
+    bound = 2e-3 if iterative else 1e-3 if conditioner in ("mmps", "tmpd") else 1e-4 if operator == "hdr" else 1e-5
     torch.testing.assert_close(sampler.sample(model, 1), eight[:1], rtol=0, atol=bound * float(eight.abs().max()))
 
 
@@ -143,7 +153,7 @@ def test_inputs_and_the_global_generators_are_left_alone(combination):
     assert not first.requires_grad
 
 
-@pytest.mark.parametrize("sampler_name", SAMPLERS)
+@pytest.mark.parametrize("sampler_name", OF_PRIORS)
 @pytest.mark.parametrize("sde", SDES)
 def test_no_measurement_gives_the_priors_samples_bit_for_bit(sde, sampler_name):
     prior, posterior = make_prior(sde), make_posterior(sde, OPERATORS[0], "none")
@@ -156,27 +166,31 @@ def stages(name, conditioner, steps, moves=1):
     """Network evaluations that the method is made of: one per step, one per corrector move, one at the end."""
     per_step = {
         **dict.fromkeys(("em", "reverse-diffusion", "ancestral", "dpm-solver"), 1),
-        **{"ode": 2 * 2, "langevin": moves, "pc": 1 + moves, "ula": 5, "mala": 1 + 3, "hmc": 1 + 3 * 3},
+        **{"smc": 1, "ode": 2 * 2, "langevin": moves, "pc": 1 + moves, "ula": 5, "mala": 1 + 3, "hmc": 1 + 3 * 3},
     }
     known = name in ("mala", "hmc") and conditioner not in PROJECTING  # at the end, from the last move
     return steps * per_step[name] + (0 if known else 1)
 
 
-@pytest.mark.parametrize("conditioner", CONDITIONERS)
-@pytest.mark.parametrize("sampler_name", SAMPLERS)
+@pytest.mark.parametrize(("conditioner", "sampler_name"), PAIRS)
 def test_a_stage_costs_one_evaluation(sampler_name, conditioner):
     """And a conditioner that declares no vjp takes none."""
     cost, prior = Cost(), make_prior("vp")
     operator = counted_operator(make_operator("inpainting"), cost)
     measurement = simulate(operator, torch.zeros(SHAPE, dtype=torch.float64), 0.1)
-    model = registry.get_conditioner(conditioner).condition(counted_model(prior, cost), measurement)
+    params = GENTLE.get(conditioner, {})
+    model = registry.get_conditioner(conditioner, **params).condition(counted_model(prior, cost), measurement)
 
-    make_sampler(sampler_name, steps=4).sample(model, 3)
+    once = {"resample_below": 0.0} if sampler_name == "smc" else {}  # a resampling costs one more
+    make_sampler(sampler_name, steps=4, **once).sample(model, 3)
 
     expected = stages(sampler_name, conditioner, 4)
     assert cost.evaluation_calls == expected
     assert cost.evaluations == 3 * expected
-    assert cost.vjp_calls == (expected if registry.spec("conditioner", conditioner).vjp else 0)
+    if conditioner in ("dps", "mcg"):
+        assert cost.vjp_calls == expected
+    else:  # others take several from one evaluation
+        assert (cost.vjp_calls > 0) == (registry.spec("conditioner", conditioner).vjp or sampler_name == "smc")
 
 
 @pytest.mark.parametrize("conditioner", [spec.name for spec in registry.list("conditioner") if not spec.vjp])
@@ -195,7 +209,8 @@ def test_a_conditioner_without_vjp_builds_no_graph(conditioner):
     measurement = simulate(make_operator("identity"), torch.zeros(SHAPE, dtype=torch.float64), 0.1)
     model = registry.get_conditioner(conditioner).condition(Watched(), measurement)
     for name in SAMPLERS:
-        make_sampler(name).sample(model, 1)
+        if runs(conditioner, name) and name not in COUPLED:
+            make_sampler(name).sample(model, 1)
 
     assert seen
     assert not any(seen)
@@ -215,7 +230,7 @@ class Failing(WrappedModel):
         return x0
 
 
-@pytest.mark.parametrize("sampler_name", SAMPLERS)
+@pytest.mark.parametrize("sampler_name", OF_PRIORS)
 def test_nan_stops_the_run_and_says_where(sampler_name):
     sampler = make_sampler(sampler_name, steps=10)
     model = Failing(base=make_prior("vp"), below=0.9)
@@ -231,15 +246,14 @@ def test_nan_stops_the_run_and_says_where(sampler_name):
     assert caught.value.last_norms == [pytest.approx(float(states[-1].x[1].norm()))]
 
 
-@pytest.mark.parametrize("conditioner", CONDITIONERS)
-@pytest.mark.parametrize("sampler_name", SAMPLERS)
+@pytest.mark.parametrize(("conditioner", "sampler_name"), [pair for pair in PAIRS if pair[1] not in COUPLED])
 def test_a_networks_samples_do_not_depend_on_their_batch_mates(sampler_name, conditioner):
     """The shipped network in float32: convolutions of another batch shape may round differently, no more.
 
     Networks take time: one move per level. Samplers with several are above, on the mixture.
     """
     prior = registry.get_model("digits-32")
-    operator = registry.get_operator("downsampling", image_shape=prior.shape, factor=4)
+    operator = registry.get_operator("downsampling", image_shape=prior.shape, factor=8)
     measurement = simulate(operator, torch.full(prior.shape, 0.3), 0.1)
     model = registry.get_conditioner(conditioner, **GENTLE.get(conditioner, {})).condition(prior, measurement)
     sampler = make_sampler(sampler_name, steps=3, **ONE_MOVE.get(sampler_name, {}))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from scoreplug import registry, simulate
+from scoreplug.registry.specs import OF_POSTERIORS
 from scoreplug.run import compatibility
 
 SHAPE = (2, 4, 4)
@@ -22,6 +23,7 @@ PARAMS = {
     "blur": {"std": 0.6},
     "dps": {"scale": 0.02},  # one step instead of a thousand: larger pulls would overshoot
     "mcg": {"scale": 0.02},
+    "mmps": {"dense": 128},
 }
 SHORT = {name: {"moves": 1} for name in ("ula", "mala", "hmc")}
 SDES, OPERATORS, CONDITIONERS, SAMPLERS, MODELS = (
@@ -59,10 +61,13 @@ def test_every_combination_runs_or_is_refused_with_the_matrixs_reason(conditione
                 method.condition(model, measurement(operator.name))
             continue
         posterior = method.condition(model, measurement(operator.name))
+        if pair.state == "refused":
+            with pytest.raises(TypeError, match=f"sampler '{sampler.name}' needs"):
+                integrator.sample(posterior, 1)
+            continue
         with labelled(approximate=pair.state == "approximate"):
             x = integrator.sample(posterior, 1)
 
-        assert pair.state != "refused"
         assert bool(x.isfinite().all()), (sde.name, operator.name)
 
 
@@ -98,6 +103,8 @@ def make_model(name):
 @pytest.mark.parametrize("model", MODELS, ids=identify)
 def test_every_model_goes_with_every_sampler(model, sampler):
     prior = make_model(model.name).under(registry.get_sde("ve", sigma_max=20.0))
+    if set(sampler.needs) & set(OF_POSTERIORS):
+        pytest.skip("a prior has no measurement, which this sampler needs")
     integrator = registry.get_sampler(sampler.name, steps=1, **SHORT.get(sampler.name, {}))
 
     with labelled(approximate=compatibility.verdict(model, sampler).state == "approximate"):

@@ -35,6 +35,7 @@ NOT_FREE = ("em", "reverse-diffusion")
 SAME_ALPHA = [("vp", "cosine", "ddpm"), ("ve", "edm")]  # alpha^2 = 1 / (1 + level^2), and alpha = 1
 
 GENTLE = {"dps": {"scale": 0.02}, "mcg": {"scale": 0.02}}  # four steps instead of a thousand
+SECOND_ORDER = ("mmps", "tmpd")
 VARIANTS = {
     "ancestral": [{"eta": 0.4}, {"eta": 0.0}, {"eta": 0.85, "noise": "fresh"}],
     "ode": [{"method": "euler"}, {"method": "rk4"}, {"method": "rk45"}],
@@ -56,7 +57,12 @@ MATRIX = [
     if verdict(c, s).state != "refused"
 ]
 VARIED = [
-    *((("none", {}), (s.name, variant)) for s in SAMPLERS for variant in ({}, *VARIANTS.get(s.name, ()))),
+    *(
+        (("none", {}), (s.name, variant))
+        for s in SAMPLERS
+        if verdict(registry.spec("conditioner", "none"), s).state != "refused"
+        for variant in ({}, *VARIANTS.get(s.name, ()))
+    ),
     *(((c.name, variant), ("ancestral", {})) for c in CONDITIONERS for variant in VARIANTS.get(c.name, ())),
 ]
 
@@ -143,7 +149,9 @@ def test_no_variant_knows_the_process(conditioner, sampler):
 @pytest.mark.parametrize(("conditioner", "sampler"), MATRIX, ids=identify)
 def test_float32_samples_do_not_know_the_process_beyond_rounding(conditioner, sampler):
     # 6e-8 of a start of size 30 is 2e-6 of samples of size 1, of which four steps keep a part
-    assert largest_difference(make_model(conditioner, "float32"), sampler, ["ve", "flow"]) < 1e-5
+    # where the covariance of y comes from the network's derivative, solving with it multiplies that by its condition
+    bound = 1e-3 if conditioner[0] in SECOND_ORDER else 1e-5
+    assert largest_difference(make_model(conditioner, "float32"), sampler, ["ve", "flow"]) < bound
 
 
 @pytest.mark.parametrize("sdes", SAME_ALPHA, ids="-".join)

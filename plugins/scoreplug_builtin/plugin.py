@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scoreplug import ComponentSpec, ConditionerSpec, ModelSpec, OperatorSpec, SamplerSpec, SDESpec, hookimpl
+from scoreplug import (
+    ComponentSpec,
+    ConditionerSpec,
+    ModelSpec,
+    OperatorSpec,
+    ProblemSpec,
+    SamplerSpec,
+    SDESpec,
+    hookimpl,
+)
 
 _SCORE_SDE = "arXiv:2011.13456"  # Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole (2021)
 _DPS = "arXiv:2209.14687"  # Chung, Kim, Mccann, Klasky, Ye (2023)
@@ -252,6 +261,17 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         needs=("linear", "svd"),
         canonical=("langevin",),
     ),
+    ConditionerSpec(
+        name="mmps",
+        summary="Moment matching: the posterior mean of x_0 under Tweedie's mean and covariance; exact for Gaussians",
+        factory="scoreplug_builtin.conditioners.mmps:MMPS",
+        references=("arXiv:2405.13712",),
+        needs=("linear",),
+        vjp=True,
+        exact=True,
+        provides=("likelihood", "twist"),
+        canonical=("ancestral", "smc"),
+    ),
     SamplerSpec(
         name="em",
         summary="Euler-Maruyama on the reverse SDE",
@@ -323,6 +343,22 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         references=(_REUSE, "doi:10.1016/0370-2693(91)90812-5"),
         exact_with=("log-density",),
         corrects=True,
+    ),
+    SamplerSpec(
+        name="smc",
+        summary="Sequential Monte Carlo: particles guided by a twist and weighted, which removes the guidance's bias",
+        factory="scoreplug_builtin.samplers.smc:SMC",
+        aliases=("tds",),
+        references=("arXiv:2306.17775", "arXiv:2308.07983", "arXiv:1402.4039"),
+        needs=("twist",),
+        couples=True,
+    ),
+    ProblemSpec(
+        name="gaussian-mixture",
+        summary="25 modes in 8, 80 or 800 dimensions and up to four linear measurements; all in closed form",
+        factory="scoreplug_builtin.problems.gaussian_mixture:GaussianMixtureProblem",
+        references=("arXiv:2308.07983",),
+        provides=("samples", "evidence", "oracle", "moments", "modes", "log-posterior"),
     ),
 )
 

@@ -1,13 +1,13 @@
 r"""Guidance by a potential of the denoised estimate, and that of Bayes' rule with the spread of x_0 taken as r_t^2 I.
 
-    score(x, t) + J^T grad phi(x0),    x0 = E[x_0 | x_t],    J = d x0 / d x
+score(x, t) + J^T grad phi(x0),    x0 = E[x_0 | x_t],    J = d x0 / d x
 
-    phi(x0) = log N(y; A x0, M) + const,    grad phi = A^T M^{-1} r,    M = r_t^2 A A^T + sigma_y^2 I,    r = y - A x0
+phi(x0) = log N(y; A x0, M) + const,    grad phi = A^T M^{-1} r,    M = r_t^2 A A^T + sigma_y^2 I,    r = y - A x0
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import torch
@@ -95,7 +95,15 @@ def require_solvable(name: str, measurement: Measurement) -> None:
         )
 
 
-def likelihood_pull(measurement: Measurement, r: Tensor, *, variance: Tensor) -> tuple[Tensor, Tensor]:
+class Solve(Protocol):
+    """(a A A^T + b I)^{-1} r, (B, *output_shape)."""
+
+    def __call__(self, r: Tensor, *, a: Tensor, b: float) -> Tensor: ...
+
+
+def likelihood_pull(
+    measurement: Measurement, r: Tensor, *, variance: Tensor, solve: Solve | None = None
+) -> tuple[Tensor, Tensor]:
     """A^T M^{-1} r, (B, *shape), and r^T M^{-1} r, (B,), for M = variance A A^T + sigma_y^2 I.
 
     For exact data M^{-1} is the pseudoinverse, (A A^T)^+ / variance: what A cannot reach does not pull.
@@ -104,10 +112,11 @@ def likelihood_pull(measurement: Measurement, r: Tensor, *, variance: Tensor) ->
         measurement: one that `require_solvable` let pass.
         r: y - A x, (B, *output_shape).
         variance: >= 0, () or (B,); > 0 for exact data.
+        solve: by default the operator's own.
     """
     operator: Any = measurement.operator
     if measurement.noise_std > 0:
-        v = operator.solve(r, a=broadcast(variance, r), b=measurement.noise_std**2)
+        v = (solve or operator.solve)(r, a=broadcast(variance, r), b=measurement.noise_std**2)
         return operator.adjoint(v), (r * v).flatten(1).sum(1)
     w = operator.pinv(r)
     return w / broadcast(variance, w), w.flatten(1).square().sum(1) / variance.to(w)

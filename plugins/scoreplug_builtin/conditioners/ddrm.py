@@ -31,19 +31,14 @@ References:
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import attrs
-import torch
-from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import PriorDensity, ProjectedModel
-from scoreplug.operator import SVD
-from scoreplug.protocols import HasLogDensity, ScoreModel, Step
-from scoreplug_builtin.conditioners._spectral import require_svd
+from scoreplug.protocols import ScoreModel
+from scoreplug_builtin.conditioners._spectral import require_svd, restored
 
 
 @attrs.frozen(kw_only=True)
@@ -58,54 +53,5 @@ class DDRM:
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
         svd = require_svd("ddrm", measurement.operator)
-        kind = RestoredDensity if isinstance(prior, HasLogDensity) else Restored
-        return kind(prior=prior, measurement=measurement, method=self, svd=svd)
-
-
-@attrs.frozen(kw_only=True, eq=False)
-class Restored(ProjectedModel):
-    """The prior's score; the measured coordinates are redrawn."""
-
-    method: DDRM
-    svd: SVD
-
-    def project(self, x: Tensor, step: Step) -> Tensor:
-        x = self.prior.project(x, step)
-        if step.phase == "finish":
-            alpha, level = torch.ones_like(step.s), torch.zeros_like(step.s)
-        else:
-            alpha = self.sde.alpha(step.s)
-            level = self.sde.sigma(step.s) / alpha
-        z = step.noise.at("ddrm").normal(tuple(self.svd.singular_values.shape))
-        now = self.svd.Vt(x / alpha)
-        Uty = self.svd.Ut(self.measurement.data.to(x)[None])
-        if step.x0 is None:
-            new = self.start(now, Uty, level, z)
-        else:
-            new = self.redrawn(now, self.svd.Vt(step.x0), Uty, level, z)
-        return x + alpha * self.svd.V(new - now)
-
-    def start(self, now: Tensor, Uty: Tensor, level: Tensor, z: Tensor) -> Tensor:
-        """V^T xbar at the first level, from what it is, (B, *spectral)."""
-        s, inverse, sigma_y = self.svd.singular_values.to(now), self.svd.inverse(now), self.measurement.noise_std
-        spread = (level**2 - (sigma_y * inverse) ** 2).clamp_min(0).sqrt()
-        return torch.where(s * level > sigma_y, inverse * Uty + spread * z, now)
-
-    def redrawn(self, now: Tensor, m: Tensor, Uty: Tensor, level: Tensor, z: Tensor) -> Tensor:
-        """V^T xbar at a level, from what it is and from m = V^T x0, (B, *spectral)."""
-        s, sigma_y = self.svd.singular_values.to(now), self.measurement.noise_std
-        eta, eta_b = self.method.eta, self.method.eta_b
-        noisier = s * level > sigma_y if self.method.compat == "authors" else (s * level >= sigma_y) & (s > 0)
-        inverse = self.svd.inverse(now)
-        spread = (level**2 - (eta_b * sigma_y * inverse) ** 2).clamp_min(0).sqrt()
-        from_data = (1 - eta_b) * m + eta_b * inverse * Uty + spread * z
-        if sigma_y == 0:
-            return torch.where(noisier, from_data, now)
-        cleaner = (s * level < sigma_y) & (s > 0)
-        gap = (Uty - s * m) / sigma_y  # (ybar - m) / (sigma_y / s), without dividing by a small s
-        from_estimate = m + math.sqrt(1 - eta**2) * level * gap + eta * level * z
-        return torch.where(noisier, from_data, torch.where(cleaner, from_estimate, now))
-
-
-class RestoredDensity(PriorDensity, Restored):
-    """The same, of a prior whose log density is known."""
+        ties: Literal["measured", "unmeasured"] = "unmeasured" if self.compat == "authors" else "measured"
+        return restored(prior, measurement=measurement, svd=svd, eta=self.eta, eta_b=self.eta_b, ties=ties)

@@ -26,11 +26,11 @@ variance is too small (half, for small noise), and the probability flow gives ye
 small noise it is stiff: a step's gain has to stay below 2 sigma_y^2 / |A|^2, or the samples diverge.
 
 Predictive form. The spread of x_0 given x_t is put back as r_t^2 I, which is the score of `pigdm`, with r_t the prior's
-own denoising error: known in closed form, or measured on held-out images after the training. With
-prior_std = tau it is that of a white prior, r_t^2 = level^2 tau^2 / (level^2 + tau^2), level = sigma_t / alpha_t.
-Exact for the prior N(mu, tau^2 I), biased elsewhere; scale 1 is Bayes' rule, and nothing is left to tune for an
-operator or its unit. It needs a linear operator, and solves with its A A^T. A good prior's r_t is small, so that the
-pull is firm: a hundred steps or more.
+own denoising error: known in closed form, or measured on held-out images after the training. With prior_std = tau it is
+that of a white prior, r_t^2 = level^2 tau^2 / (level^2 + tau^2), level = sigma_t / alpha_t. Exact for the prior N(mu,
+tau^2 I), biased elsewhere; scale 1 is Bayes' rule, and nothing is left to tune for an operator or its unit. It needs a
+linear operator, and solves with its A A^T. A good prior's r_t is small, so that the pull is firm: a hundred steps or
+more.
 
 Every form is the gradient of a potential: -scale rate(t) |r| / |A|, or -scale / 2 times the square of r in the metric
 of its covariance. A prior with a log density therefore makes a posterior with one.

@@ -61,22 +61,44 @@ class MMPS:
                 f"conditioner 'mmps' needs a linear operator (got {type(measurement.operator).__name__}); "
                 "use 'dps', which takes any"
             )
-        few = math.prod(measurement.operator.output_shape) <= self.dense
-        kind = TwistedMoments if few else MatchedMoments
-        return kind(prior=prior, measurement=measurement, method=self)
+        return MatchedMoments(prior=prior, measurement=measurement, method=self)
 
 
 @attrs.frozen(kw_only=True, eq=False)
 class MatchedMoments(GaussianLikelihood):
-    """The posterior mean of x_0 under N(x0, C_t), by conjugate gradients."""
+    """The posterior mean of x_0 under N(x0, C_t)."""
 
     method: MMPS
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        if self.is_dense:
+            twist = self.twist(x, t)
+            return twist.x0 + broadcast(self.sde.sigma(t) ** 2 / self.sde.alpha(t), x) * twist.gradient
         x0, vjp = self.prior.denoise_with_vjp(x, t)
-        r = self.measurement.data.to(x0) - self.measurement.operator(x0)
         C = self.covariance(vjp, x, t)
-        return x0 + C(self.operator.adjoint(self.solve(C, r, t)))
+        return x0 + C(self.operator.adjoint(self.solve(C, self.measurement.residual(x0), t)))
+
+    def twist(self, x: Tensor, t: Tensor) -> Twist:
+        """log N(y; A x0, sigma_y^2 I + A C_t A^T) and its gradient with that covariance held fixed.
+
+        Raises:
+            TypeError: for more measured values than the method's `dense`.
+        """
+        if not self.is_dense:
+            raise TypeError(
+                f"the twist of conditioner 'mmps' takes one vjp for each of the "
+                f"{math.prod(self.measurement.operator.output_shape)} measured values, more than dense={self.method.dense}: raise dense, or measure less"
+            )
+        x0, vjp = self.prior.denoise_with_vjp(x, t)
+        r = self.measurement.residual(x0).flatten(1)
+        C, A = self.covariance(vjp, x, t), self.rows.to(x)
+        columns = torch.stack([C(row.expand_as(x)) for row in A], dim=1)  # of C A^T, (B, m, *shape)
+        M = torch.einsum("in,bjn->bij", A.flatten(1), columns.flatten(2)).double()  # small, and ill-conditioned
+        noise = self.measurement.noise_std**2 * torch.eye(len(A), dtype=M.dtype, device=x.device)
+        log, solved = log_normal(r.double(), noise + _psd(M))
+        gradient = torch.einsum("bm,bm...->b...", solved.to(x), columns)
+        scale = broadcast(self.sde.alpha(t) / self.sde.sigma(t) ** 2, x)
+        return Twist(x0=x0, log=log.to(x), gradient=scale * gradient, vjp=vjp)
 
     def covariance(self, vjp: Callable[[Tensor], Tensor], x: Tensor, t: Tensor) -> Callable[[Tensor], Tensor]:
         """v -> C_t v; the Jacobian of E[x_0 | x_t] is symmetric."""
@@ -84,11 +106,11 @@ class MatchedMoments(GaussianLikelihood):
         return lambda v: scale * vjp(v)
 
     def solve(self, C: Callable[[Tensor], Tensor], r: Tensor, t: Tensor) -> Tensor:
-        """(sigma_y^2 I + A C A^T)^{-1} r, (B, *output_shape)."""
-        variance, operator = self.measurement.noise_std**2, self.operator
+        """(sigma_y^2 I + A C A^T)^{-1} r, (B, *output_shape), by conjugate gradients."""
+        variance, operator, apply = self.measurement.noise_std**2, self.operator, self.measurement.operator
 
         def M(v: Tensor) -> Tensor:
-            return variance * v + operator(C(operator.adjoint(v)))
+            return variance * v + apply(C(operator.adjoint(v)))
 
         start = None
         if isinstance(self.prior, HasSpread):
@@ -97,41 +119,29 @@ class MatchedMoments(GaussianLikelihood):
         return conjugate_gradient(M, r, start=start, tolerance=tolerance, max_steps=steps, strict=False)
 
     @property
+    def is_dense(self) -> bool:
+        """A C A^T is computed as a matrix."""
+        return math.prod(self.measurement.operator.output_shape) <= self.method.dense
+
+    @property
     def operator(self) -> LinearOperator:
         """The measurement's operator, which `MMPS.condition` has seen to be linear."""
         operator: LinearOperator = self.measurement.operator  # type: ignore[assignment]
         return operator
 
-
-@attrs.frozen(kw_only=True, eq=False)
-class TwistedMoments(MatchedMoments):
-    """The same for few measured values, with the density of y at hand."""
-
-    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        twist = self.twist(x, t)
-        return twist.x0 + broadcast(self.sde.sigma(t) ** 2 / self.sde.alpha(t), x) * twist.gradient
-
-    def twist(self, x: Tensor, t: Tensor) -> Twist:
-        """log N(y; A x0, sigma_y^2 I + A C_t A^T) and its gradient with that covariance held fixed."""
-        x0, vjp = self.prior.denoise_with_vjp(x, t)
-        r = (self.measurement.data.to(x0) - self.measurement.operator(x0)).flatten(1)
-        C = self.covariance(vjp, x, t)
-        columns = torch.stack([C(row.expand_as(x)) for row in self.rows.to(x)], dim=1)  # C A^T, (B, m, *shape)
-        M = torch.einsum("in,bjn->bij", self.rows.to(x).flatten(1), columns.flatten(2))
-        log, solved = log_normal(r, self.measurement.noise_std**2 * torch.eye(len(self.rows)).to(x) + _psd(M))
-        gradient = torch.einsum("bm,bm...->b...", solved, columns)
-        scale = broadcast(self.sde.alpha(t) / self.sde.sigma(t) ** 2, x)
-        return Twist(x0=x0, log=log, gradient=scale * gradient, vjp=vjp)
-
     @functools.cached_property
     def rows(self) -> Tensor:
         """The rows of A, (m, *shape)."""
         shape = tuple(self.measurement.operator.output_shape)
-        units = torch.eye(math.prod(shape), dtype=torch.float64, device=self.device).reshape(-1, *shape)
-        return self.operator.adjoint(units.to(self.dtype))
+        units = torch.eye(math.prod(shape), dtype=self.dtype, device=self.device).reshape(-1, *shape)
+        return self.operator.adjoint(units)
 
 
 def _psd(M: Tensor) -> Tensor:
-    """The nearest symmetric positive semidefinite matrices, (B, m, m)."""
+    """The nearest symmetric positive semidefinite matrices, (B, m, m).
+
+    Where x0 is not finite, so is what the matrix is multiplied with; LAPACK would stop the whole batch.
+    """
+    M = torch.nan_to_num(M, nan=0.0, posinf=0.0, neginf=0.0)
     values, vectors = torch.linalg.eigh((M + M.mT) / 2)
     return (vectors * values.clamp_min(0)[:, None]) @ vectors.mT

@@ -126,7 +126,7 @@ class GaussianMixtureProblem:
         return (self.mode_weights.log() + log_normal).logsumexp(1)
 
     @property
-    def _shape(self) -> tuple[int, ...]:
+    def _shape(self) -> tuple[int, int, int]:
         return (1, 1, self.dimension)
 
     @functools.cached_property
@@ -143,9 +143,14 @@ class GaussianMixtureProblem:
         return w / w.sum()
 
     @functools.cached_property
-    def _operator(self) -> Matrix:
+    def _matrix(self) -> Tensor:
+        """A, (measured, d)."""
         matrix, _ = random_matrix(self._rng("operator"), self.measured, self.dimension)
-        return Matrix(image_shape=self._shape, matrix=matrix)
+        return matrix
+
+    @functools.cached_property
+    def _operator(self) -> Matrix:
+        return Matrix(image_shape=self._shape, matrix=self._matrix)
 
     @functools.cached_property
     def _sigma_y(self) -> float:
@@ -173,25 +178,25 @@ class GaussianMixtureProblem:
     @functools.cached_property
     def _gain(self) -> Tensor:
         """G, (d, measured)."""
-        A = self._operator.matrix
+        A = self._matrix
         return torch.linalg.solve(A @ A.T + self._sigma_y**2 * torch.eye(self.measured).to(A), A).T
 
     @functools.cached_property
     def _posterior_means(self) -> Tensor:
         """mu_k, (25, d)."""
-        A = self._operator.matrix
+        A = self._matrix
         return self._means + (self.measurement.data - self._means @ A.T) @ self._gain.T
 
     @functools.cached_property
     def _covariance(self) -> Tensor:
         """Gamma, (d, d)."""
-        gamma = torch.eye(self.dimension, dtype=torch.float64) - self._gain @ self._operator.matrix
+        gamma = torch.eye(self.dimension, dtype=torch.float64) - self._gain @ self._matrix
         return (gamma + gamma.T) / 2
 
     @functools.cached_property
     def _joint(self) -> Tensor:
         """log w_k + log N(y; A m_k, S), (25,)."""
-        A = self._operator.matrix
+        A = self._matrix
         S = A @ A.T + self._sigma_y**2 * torch.eye(self.measured).to(A)
         r = self.measurement.data - self._means @ A.T
         squares = (r * torch.linalg.solve(S, r.T).T).sum(1)

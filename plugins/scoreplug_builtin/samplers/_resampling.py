@@ -33,8 +33,11 @@ def along_a_curve(x: Tensor) -> Tensor:
     flat = x.flatten(1).double()
     if len(flat) < 3 or flat.shape[1] < 2:
         return flat[:, 0].argsort()
-    U, s, _ = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
-    ranks = (U[:, :2] * s[:2]).argsort(0).argsort(0)
+    centred = flat - flat.mean(0)
+    gram = centred.T @ centred if flat.shape[1] < len(flat) else centred @ centred.T
+    vectors = torch.linalg.eigh(gram)[1][:, -2:]
+    coordinates = centred @ vectors if flat.shape[1] < len(flat) else vectors
+    ranks = coordinates.argsort(0).argsort(0)
     i, j = (ranks * 2**BITS // len(flat)).unbind(1)
     return _distance_along(i, j).argsort(stable=True)
 

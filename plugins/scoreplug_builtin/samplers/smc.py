@@ -18,9 +18,9 @@ Kernels, in xbar = x / alpha with level l = sigma / alpha, rho = l_s / l_t, z ~ 
     "ancestral":     xbar_s = x0 + rho^2 (xbar - x0) + c z,    c^2 = l_s^2 (1 - rho^2)
     "second-order":  the same with c (I + kappa J) z,    J = d x0 / d xbar,    kappa = (1 - rho^2) / (2 rho^2)
 
-The first is DDPM's, which leaves out that x_0 is uncertain given x_t: the reverse transition of a Gaussian prior has the
-covariance c^2 I + (1 - rho^2)^2 C_t with C_t = l_t^2 J, and without the second term the chain ends too narrow, by 17 %
-of the variance for unit variance, 100 steps and levels from 1800 to .001. The second-order kernel has the square
+The first is DDPM's, which leaves out that x_0 is uncertain given x_t: the reverse transition of a Gaussian prior has
+the covariance c^2 I + (1 - rho^2)^2 C_t with C_t = l_t^2 J, and without the second term the chain ends too narrow, by
+17 % of the variance for unit variance, 100 steps and levels from 1800 to .001. The second-order kernel has the square
 root of that covariance to first order in J, which leaves 1 %; it costs one more vjp per step. Proposal and chain share
 the factor, so that the weights need neither its inverse nor its determinant: with the proposal z + a for z,
 
@@ -31,7 +31,10 @@ conditional transition. A conditioner that knows the product of a normal transit
 
 Systematic resampling takes one uniform number for all, and the particles in the order of a curve through the two
 principal directions of x0, so that particles that are alike compete with each other and every mode keeps its share to
-within one particle. A corrector (`mala`, `hmc`) moves the resampled particles at fixed level, with p_t psi_t for target.
+within a particle or two. A corrector (`mala`, `hmc`) moves the resampled particles at fixed level, with p_t psi_t for
+target.
+
+A step costs one evaluation, and so does a resampling, since siblings need derivatives of their own.
 
 The particles of a cloud, which is the batch, depend on each other; clouds of other seeds are independent.
 
@@ -133,8 +136,8 @@ class SMC(BaseSampler):
             twist = posterior.twist(x, s)
             log_ratio = -(a * z + a**2 / 2).flatten(1).sum(1)
             log_weights = cloud.log_weights + log_ratio + twist.log - cloud.twist.log
-        cloud = cloud._replace(twist=twist, log_weights=_checked(log_weights, state))
-        return state.next(x, carry=cloud)
+        x = _checked(x, log_weights, state)
+        return state.next(x, carry=cloud._replace(twist=twist, log_weights=log_weights))
 
     def finish(self, model: ScoreModel, state: State, noise: Noise) -> State:
         """The particles, resampled in proportion to p(y | x_0)."""
@@ -143,7 +146,8 @@ class SMC(BaseSampler):
         if self.final == "sample":
             x0 = state.x / broadcast(model.sde.alpha(state.t), state.x)
         log_weights = cloud.log_weights + posterior.log_likelihood(x0) - cloud.twist.log
-        end = attrs.evolve(state, x=x0, carry=cloud._replace(log_weights=_checked(log_weights, state)))
+        x0 = _checked(x0, log_weights, state)
+        end = attrs.evolve(state, x=x0, carry=cloud._replace(log_weights=log_weights))
         parents = self._parents(end, noise.at("resample"))
         cloud = self._cloud(end)
         return attrs.evolve(end, x=x0[parents], carry=_weighed(cloud, cloud.twist))
@@ -151,13 +155,12 @@ class SMC(BaseSampler):
     def _selected(self, posterior: HasTwist, state: State, noise: Noise) -> tuple[Tensor, Cloud]:
         """The particles as they are, or resampled and moved."""
         cloud = self._cloud(state)
-        if effective_size(cloud.log_weights) >= self.resample_below:
+        if not effective_size(cloud.log_weights) < self.resample_below:  # nor if it is NaN
             return state.x, cloud
-        parents = self._parents(state, noise)
-        x, twist = state.x[parents], _of(cloud.twist, parents)
+        x = state.x[self._parents(state, noise)]
         if self.corrector is not None:
             x = self.corrector.correct(twisted(posterior), x, state.t, noise.at("corrector"))
-            twist = posterior.twist(x, state.t)
+        twist = posterior.twist(x, state.t)
         return x, _weighed(cloud, twist)._replace(resampled=cloud.resampled + 1)
 
     def _parents(self, state: State, noise: Noise) -> Tensor:
@@ -167,7 +170,7 @@ class SMC(BaseSampler):
         if self.resampling == "multinomial":
             return offspring(weights, noise.uniform())
         order = along_a_curve(cloud.twist.x0)
-        points = (torch.arange(len(weights)).to(weights) + noise.uniform()[0]) / len(weights)
+        points = (torch.arange(len(weights), device=weights.device) + noise.uniform()[0]) / len(weights)
         return order[offspring(weights[order], points)]
 
     def _spread(self, sde: SDE, twist: Twist, t: Tensor, s: Tensor) -> Callable[[Tensor], Tensor]:
@@ -184,13 +187,10 @@ class SMC(BaseSampler):
         return lambda v: v + scale * vjp(v)
 
     def _shift(self, sde: SDE, twist: Twist, spread: Callable[[Tensor], Tensor], t: Tensor, s: Tensor) -> Tensor:
-        """a, such that c spread(a) is nearly (1 - rho^2) C grad log psi: the first terms of a Neumann series."""
+        """a, such that c spread(a) is nearly (1 - rho^2) C grad log psi: the first two terms of a Neumann series."""
         level_t, level_s = sde.sigma(t) / sde.alpha(t), sde.sigma(s) / sde.alpha(s)
         wanted = level_t**2 * (1 - (level_s / level_t) ** 2).sqrt() / level_s * sde.alpha(t) * twist.gradient
-        a = wanted
-        for _ in range(2):
-            a = wanted + a - spread(a)
-        return a
+        return 2 * wanted - spread(wanted)
 
     def _posterior(self, model: ScoreModel) -> HasTwist:
         if not isinstance(model, HasTwist):
@@ -230,35 +230,18 @@ def _weighed(cloud: Cloud, twist: Twist) -> Cloud:
     )
 
 
-def _of(twist: Twist, parents: Tensor) -> Twist:
-    """The twist at the children of particles."""
-    vjp = None if twist.vjp is None else _vjp_of_children(twist.vjp, parents)
-    return Twist(x0=twist.x0[parents], log=twist.log[parents], gradient=twist.gradient[parents], vjp=vjp)
+def _checked(x: Tensor, log_weights: Tensor, state: State) -> Tensor:
+    """x, with NaN for a particle that has no weight, which the loop then reports.
 
-
-def _vjp_of_children(vjp: Callable[[Tensor], Tensor], parents: Tensor) -> Callable[[Tensor], Tensor]:
-    """The product for each child of a parent, from the parents' own graph: one vjp for every generation of siblings."""
-    first = torch.nn.functional.one_hot(parents, len(parents)).cumsum(0).gather(1, parents[:, None])[:, 0] - 1
-
-    def of_children(v: Tensor) -> Tensor:
-        out = torch.empty_like(v)
-        for k in range(int(first.max()) + 1):
-            children = (first == k).nonzero()[:, 0]
-            asked = torch.zeros_like(v)
-            asked[parents[children]] = v[children]
-            out[children] = vjp(asked)[parents[children]]
-        return out
-
-    return of_children
-
-
-def _checked(log_weights: Tensor, state: State) -> Tensor:
-    if not bool((log_weights < math.inf).all()) or not bool((log_weights > -math.inf).any()):
+    Raises:
+        ArithmeticError: if every weight is zero.
+    """
+    if bool((log_weights == -math.inf).all()):
         raise ArithmeticError(
-            f"the weights of the particles are not finite, or all zero, in step {state.index + 1}: "
-            "the twist does not fit the measurement; check noise_std, or use more steps"
+            f"the weights of all particles are zero in step {state.index + 1}: the twist does not fit the "
+            "measurement; check noise_std, or take more steps"
         )
-    return log_weights
+    return torch.where(broadcast(log_weights, x).isfinite(), x, math.nan)
 
 
 def twisted(posterior: HasTwist) -> ScoreModel:

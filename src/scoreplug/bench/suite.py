@@ -2,7 +2,7 @@
 
     n = 500                 # samples of each cell
     seeds = 5               # 0, ..., 4, or a list
-    budgets = [20, 100]     # network evaluations per sample; without it a sampler takes the steps it is given
+    budgets = [20, 100]     # network evaluations per sample, which choose the steps of samplers that are given none
 
     [[problems]]
     problem = { name = "gaussian-mixture", dimension = 8, measured = 1 }
@@ -21,15 +21,17 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 
 from scoreplug.param import ParameterError, check, param
 from scoreplug.run.config import ComponentConfig, ConfigError, Table, read
+
+T = TypeVar("T")
 
 ORACLE = "oracle"
 """The conditioner that stands for the problem's exact score."""
@@ -79,9 +81,18 @@ class Method:
 
 @attrs.frozen(kw_only=True)
 class Suite:
-    """Problems and methods; each method meets each problem."""
+    """Problems and methods; each method meets each problem.
+
+    Args:
+        name: of the suite, or of its file.
+        source: what errors name.
+        summary: what it asks.
+        c2st: also train classifiers.
+        problems, methods: in their order.
+    """
 
     name: str
+    source: str
     summary: str
     c2st: bool
     problems: tuple[ProblemCase, ...]
@@ -100,8 +111,10 @@ class _Head:
     summary: str = param("", doc="what the suite asks")
     n: int = param(500, ge=2, doc="samples of each cell")
     seeds: int | tuple[int, ...] = param(5, ge=0, doc="number of seeds, from 0 on, or their list")
-    budgets: tuple[int, ...] = param((), ge=1, doc="network evaluations per sample; the steps follow from them")
-    c2st: bool = param(False, doc="also train a classifier on samples and exact samples, which takes seconds per cell")  # noqa: FBT003
+    budgets: tuple[int, ...] = param((), ge=1, doc="network evaluations per sample, for samplers without steps")
+    c2st: bool = param(
+        default=False, doc="also train a classifier on samples and exact samples, which takes seconds per cell"
+    )
     problems: Any = param((), doc="tables with a problem each")
     methods: Any = param((), doc="tables with a method each")
 
@@ -145,7 +158,7 @@ def load(name: str) -> tuple[str, Table]:
         return Path(name).stem, read(Path(name))
     near = difflib.get_close_matches(name, built_in(), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(built_in())}"
-    raise ConfigError([f"no suite {name!r}; {hint} A suite of your own is the path of a .toml file"])
+    raise ConfigError([f"no suite {name!r}; {hint}. A suite of your own is the path of a .toml file"])
 
 
 def parse(table: Mapping[str, Any], *, name: str, source: str | None = None) -> Suite:
@@ -164,24 +177,17 @@ def parse(table: Mapping[str, Any], *, name: str, source: str | None = None) -> 
     if problems:
         raise ConfigError(problems)
     head = _Head(**table)
-    cases: list[ProblemCase] = []
-    methods: list[Method] = []
-    for key, build, found in (("problems", _case, cases), ("methods", _methods, methods)):
-        entries = getattr(head, key)
-        if not isinstance(entries, list | tuple) or not entries:
-            problems.append(f"{source}: {key} must be a list of tables, [[{key}]], with at least one")
-            continue
-        for i, entry in enumerate(entries, start=1):
-            where = f"{source}: {key} {i}"
-            cls = _ProblemTable if key == "problems" else _MethodTable
-            if not isinstance(entry, Mapping):
-                problems.append(f"{where}: must be a table (got {entry!r})")
-            elif wrong := _wrong(cls, entry, where):
-                problems += wrong
-            else:
-                found += build(head, cls(**entry), where, problems)  # type: ignore[operator]
-    for key, items in (("problems", cases), ("methods", methods)):
-        labels = [item.label for item in items]  # type: ignore[attr-defined]
+    cases = [
+        case
+        for where, table_of_case in _entries(_ProblemTable, "problems", head.problems, source, problems)
+        for case in _case(head, table_of_case, where, problems)
+    ]
+    methods = [
+        method
+        for where, table_of_methods in _entries(_MethodTable, "methods", head.methods, source, problems)
+        for method in _methods(head, table_of_methods, where, problems)
+    ]
+    for key, labels in (("problems", [c.label for c in cases]), ("methods", [m.label for m in methods])):
         problems += [
             f"{source}: {key}: {label!r} is there {labels.count(label)} times; give each a label of its own"
             for label in dict.fromkeys(labels)
@@ -189,7 +195,29 @@ def parse(table: Mapping[str, Any], *, name: str, source: str | None = None) -> 
         ]
     if problems:
         raise ConfigError(problems)
-    return Suite(name=name, summary=head.summary, c2st=head.c2st, problems=tuple(cases), methods=tuple(methods))
+    return Suite(
+        name=name,
+        source=source,
+        summary=head.summary,
+        c2st=head.c2st,
+        problems=tuple(cases),
+        methods=tuple(methods),
+    )
+
+
+def _entries(cls: type[T], key: str, entries: object, source: str, problems: list[str]) -> Iterator[tuple[str, T]]:
+    """The entries of a list of tables that can be read, each with its place."""
+    if not isinstance(entries, list | tuple) or not entries:
+        problems.append(f"{source}: {key} must be a list of tables, [[{key}]], with at least one")
+        return
+    for i, entry in enumerate(entries, start=1):
+        where = f"{source}: {key} {i}"
+        if not isinstance(entry, Mapping):
+            problems.append(f"{where}: must be a table (got {entry!r})")
+        elif wrong := _wrong(cls, entry, where):
+            problems += wrong
+        else:
+            yield where, cls(**entry)
 
 
 def _case(head: _Head, table: _ProblemTable, where: str, problems: list[str]) -> list[ProblemCase]:
@@ -218,6 +246,11 @@ def _methods(head: _Head, table: _MethodTable, where: str, problems: list[str]) 
         problems.append(f"{where}: label names one method, and this table has {len(combinations)}; leave it out")
         return []
     budgets = head.budgets if table.budgets is None else table.budgets
+    fixed = [sampler for _, sampler, _ in combinations if sampler is not None and "steps" in sampler.params]
+    if fixed and table.budgets:
+        problems.append(
+            f"{where}: {fixed[0].name!r} has its `steps`, which budgets would choose: leave out one of them"
+        )
     found = []
     for conditioner, sampler, sde in combinations:
         assert sampler is not None  # a required key, and TOML has no null
@@ -233,7 +266,7 @@ def _methods(head: _Head, table: _MethodTable, where: str, problems: list[str]) 
             sampler=sampler,
             sde=sde,
             n=head.n if table.n is None else table.n,
-            budgets=tuple(budgets) if budgets and not exact else (None,),
+            budgets=tuple(budgets) if budgets and not exact and sampler not in fixed else (None,),
         )
         problems += [f"{where}: {p}" for p in _parameters_of_pseudo(method)]
         found.append(method)
@@ -261,7 +294,8 @@ def described(component: ComponentConfig) -> str:
 
 def _short(value: object) -> str:
     if isinstance(value, Mapping):
-        return described(ComponentConfig(name=str(value.get("name")), params={k: v for k, v in value.items() if k != "name"}))
+        inner = {k: v for k, v in value.items() if k != "name"}
+        return described(ComponentConfig(name=str(value.get("name")), params=inner))
     return str(value)
 
 
@@ -275,10 +309,3 @@ def _wrong(cls: type, values: Mapping[str, Any], where: str) -> list[str]:
     except ParameterError as error:
         return [f"{where}: {problem}" for problem in error.problems]
     return []
-
-
-def joined(problems: Iterable[str]) -> None:
-    """Raise one ConfigError for all problems, if there are any."""
-    found = list(problems)
-    if found:
-        raise ConfigError(found)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scoreplug.param import ParameterError, parameters
-from scoreplug.protocols import HasLogDensity, HasPinv, HasSVD, LinearOperator
+from scoreplug.protocols import HasLikelihood, HasLogDensity, HasPinv, HasRefine, HasSVD, HasTwist, LinearOperator
 from scoreplug.sampler import DivergenceError, KernelSampler
 from scoreplug.testing._problems import (
     SMALL,
@@ -30,6 +30,7 @@ from scoreplug.testing._problems import (
     sampler,
     short,
     source,
+    target,
     time,
 )
 from scoreplug.testing.kit import Subject, skip, states
@@ -113,13 +114,16 @@ def members_are_there(subject: Subject) -> None:
 @states(
     "What the spec says that it provides, it has; what it does not say, it has not.",
     level="api",
-    kinds=["operator", "model"],
+    kinds=["operator", "model", "conditioner"],
 )
 def spec_tells_the_truth(subject: Subject) -> None:
-    made, provides = instance(subject), getattr(subject.spec, "provides", ())
+    provides = getattr(subject.spec, "provides", ())
+    made = posterior(subject, mixture()) if subject.spec.kind == "conditioner" else instance(subject)
     capabilities: dict[str, type] = {"linear": LinearOperator, "pinv": HasPinv, "svd": HasSVD}
     if subject.spec.kind == "model":
         capabilities = {"log-density": HasLogDensity}
+    elif subject.spec.kind == "conditioner":
+        capabilities = {"likelihood": HasLikelihood, "twist": HasTwist, "refine": HasRefine}
     for name, capability in capabilities.items():
         has = isinstance(made, capability)
         assert has == (name in provides), f"the spec says {name}: {name in provides}, the instance: {has}"
@@ -155,7 +159,7 @@ def _exercise(subject: Subject, n: int = 2, dtype: torch.dtype = torch.float64, 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*acceptance is approximate")
         if kind == "sampler":
-            return [short(subject).sample(mixture(precision=precision), n, seed=seed)]
+            return [short(subject).sample(target(subject, mixture(precision=precision)), n, seed=seed)]
         if kind == "conditioner":
             model = posterior(subject, mixture(precision=precision))
             return [sampler(name, steps=3).sample(model, n, seed=seed) for name in ("ancestral", "pc")]
@@ -238,7 +242,7 @@ def inputs_are_not_modified(subject: Subject) -> None:
         x, t = source(2, "x", dtype=made.dtype).normal(tuple(made.shape)), time(made, 0.7)
         _unchanged([lambda: made.score(x, t), lambda: made.denoise(x, t)], x, t)
     elif kind == "sampler":
-        made, model = short(subject), mixture()
+        made, model = short(subject), target(subject, mixture())
         noise = source(2, "noise")
         x = noise.at("x").normal(SMALL)
         state = made.init(model, x, noise)
@@ -276,7 +280,7 @@ def batch_mates_do_not_matter(subject: Subject) -> None:
     if subject.spec.kind == "sampler":
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*acceptance is approximate")
-            alone = draw(short(subject), mixture(), (3,))
+            alone = draw(short(subject), target(subject, mixture()), (3,))
         close(alone, many[0][3:4], tolerance=tolerance, what="sample 3 alone and in a batch")
 
 
@@ -314,7 +318,7 @@ def evaluations_are_not_wasted(subject: Subject) -> None:
             seen.append((x.detach().clone(), t.detach().clone()))
             return self.base.denoise(x, t)
 
-    model = Watched(base=mixture(), after=lambda x0, t: x0)
+    model = target(subject, Watched(base=mixture(), after=lambda x0, t: x0))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*acceptance is approximate")
         short(subject).sample(model, 1)
@@ -354,7 +358,7 @@ def divergence_is_reported(subject: Subject) -> None:
     def poison(x0: Tensor, t: Tensor) -> Tensor:
         return torch.where(t < 0.5, float("nan"), 1.0).to(x0) * x0
 
-    model = Wrapped(base=mixture(), after=poison)
+    model = target(subject, Wrapped(base=mixture(), after=poison))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*acceptance is approximate")
         try:

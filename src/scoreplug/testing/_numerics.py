@@ -26,6 +26,7 @@ from scoreplug.testing._problems import (
     posterior,
     sampler,
     source,
+    target,
     time,
 )
 from scoreplug.testing.affine import affine_moments
@@ -429,7 +430,7 @@ def target_is_reached(subject: Subject) -> None:
     if not subject.takes("steps"):
         skip("it has no number of steps to let grow")
     for sde in (registry.get_sde("ve", sigma_max=10.0, t_min=1e-4), registry.get_sde("vp", t_min=1e-4)):
-        model = gaussian(sde, mean=TARGET_MEAN, covariance=TARGET_VARIANCE, shape=(1, 1, 1))
+        model = target(subject, gaussian(sde, mean=TARGET_MEAN, covariance=TARGET_VARIANCE, shape=(1, 1, 1)))
         coarse, fine = (_moments(instance(subject, steps=steps), model) for steps in (150, 300))
         one = torch.ones((), dtype=torch.float64, device="cpu")
         signal = float(sde.alpha(one)) / model.sde.prior_std * math.sqrt(TARGET_VARIANCE)  # what the start leaves out
@@ -520,5 +521,5 @@ def precision_is_the_models(subject: Subject) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*acceptance is approximate")
         made = instance(subject, **({"steps": 8} if subject.takes("steps") else {}))
-        double, single = (made.sample(mixture("vp", precision=p), 2) for p in ("float64", "float32"))
+        double, single = (made.sample(target(subject, mixture("vp", precision=p)), 2) for p in ("float64", "float32"))
     close(single.double(), double, tolerance=1e-3, what="samples in float32")

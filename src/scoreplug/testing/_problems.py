@@ -16,7 +16,8 @@ from scoreplug.measurement import Measurement, simulate
 from scoreplug.model import WrappedModel
 from scoreplug.noise import Noise
 from scoreplug.operator import from_function, with_dense_svd
-from scoreplug.protocols import SDE, ScoreModel
+from scoreplug.protocols import SDE, ScoreModel, Twist
+from scoreplug.registry.specs import OF_POSTERIORS
 from scoreplug.testing.kit import Subject
 
 SHAPES = ((1, 8, 8), (3, 8, 8), (2, 8, 8))
@@ -124,6 +125,35 @@ class Wrapped(WrappedModel):
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         return self.after(self.base.denoise(x, t), t)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Unmeasured(WrappedModel):
+    """The posterior of a measurement that says nothing, with every capability that a posterior may have."""
+
+    base: ScoreModel
+
+    @property
+    def prior(self) -> ScoreModel:
+        return self.base
+
+    def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.base.denoise(x, t)
+
+    def log_likelihood(self, x0: Tensor) -> Tensor:
+        return 0 * x0.flatten(1).sum(1)
+
+    def twist(self, x: Tensor, t: Tensor) -> Twist:
+        x0, vjp = self.base.denoise_with_vjp(x, t)
+        return Twist(x0=x0, log=torch.zeros_like(x0.flatten(1)[:, 0]), gradient=torch.zeros_like(x0), vjp=vjp)
+
+    def refine(self, x0: Tensor, t: Tensor, noise: Noise) -> Tensor:
+        return x0 + self.sde.sigma(t) / self.sde.alpha(t) * noise.normal(self.shape)
+
+
+def target(subject: Subject, model: ScoreModel) -> ScoreModel:
+    """What a sampler is driven with: a prior, or, if it needs what only a posterior has, its empty posterior."""
+    return Unmeasured(base=model) if set(getattr(subject.spec, "needs", ())) & set(OF_POSTERIORS) else model
 
 
 def time(model: ScoreModel, level: float) -> Tensor:

@@ -94,9 +94,7 @@ def test_the_oracle_is_the_prior_plus_the_gradient_of_the_likelihood_of_x_t(sde)
         alpha, sigma = sde.alpha(t), sde.sigma(t)
         x = (problem.exact_samples(3) * alpha + sigma).requires_grad_()
         C = sigma**2 * S @ torch.linalg.inv(alpha**2 * S + sigma**2 * identity)
-        law = normal(
-            problem.prior.denoise(x, t).flatten(1) @ A.T, problem.noise_std**2 * eye(len(A)) + A @ C @ A.T
-        )
+        law = normal(problem.prior.denoise(x, t).flatten(1) @ A.T, problem.noise_std**2 * eye(len(A)) + A @ C @ A.T)
         (gradient,) = torch.autograd.grad(law.log_prob(y).sum(), x)
         x = x.detach()
 
@@ -135,7 +133,7 @@ def test_the_first_exact_samples_are_the_same_whatever_their_number():
 
 
 def test_the_truths_of_many_draws_are_of_the_prior_and_the_noise_has_its_size():
-    n, size = 2000, 3
+    n, size = 500, 3
     problems = [GaussianProblem(size=size, measured=1, draw=i) for i in range(n)]
     truths = torch.stack([p.truth.flatten() for p in problems])
     residuals = torch.stack([p.measurement.residual(p.truth[None]).flatten() for p in problems])

@@ -73,4 +73,4 @@ def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def median_distance(squared: np.ndarray) -> float:
     """The median of the distances between different samples, from their squares (n, n)."""
-    return float(np.sqrt(np.median(squared[np.triu_indices(len(squared), 1)])))
+    return float(np.median(np.sqrt(squared[np.triu_indices(len(squared), 1)])))

@@ -1,0 +1,114 @@
+"""Every metric that a problem allows, by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from scoreplug.bench import metrics
+from scoreplug.protocols import HasLogEvidence, HasLogPosterior, HasModes, HasMoments
+
+STATISTICS = 4
+"""Random projections whose ranks simulation-based calibration looks at."""
+
+
+class References(NamedTuple):
+    """Two independent sets of exact samples, each (n, *shape): to compare with, and to know what that gives at best."""
+
+    samples: Tensor
+    others: Tensor
+
+
+def evaluate(
+    problem: Any, x: Tensor, references: References | None, *, report: dict[str, float], c2st: bool
+) -> dict[str, float | None]:
+    """Metrics of n samples, of what the problem knows.
+
+    - Of exact samples: sliced_wasserstein and its floor, energy_distance, mmd_squared and mmd_p_value, on request c2st.
+    - Of moments: mean_error, gaussian_wasserstein, spread_ratio, mmse_gap.
+    - Of modes: mode_weights_tv and its floor.
+    - Of a log posterior: ksd_squared.
+    - Of the evidence, if the sampler estimates it: log_evidence_error.
+    - Of the truth alone: crps, energy_score, spread_skill, coverage_50 and coverage_90 with their targets, residual;
+      and the metrics of images if the problem has a `data_range`.
+
+    Args:
+        problem: the problem.
+        x: (n, *shape), n >= 2.
+        references: exact samples, if there are any.
+        report: numbers that the sampler left.
+        c2st: also train the classifier.
+    """
+    x = x.detach().double().cpu()
+    found = _against_truth(problem, x)
+    if references is not None:
+        found |= _against_samples(x, references, c2st=c2st)
+    if isinstance(problem, HasMoments):
+        mean, covariance = problem.moments
+        found |= {
+            "mean_error": metrics.mean_error(x, mean, covariance),
+            "gaussian_wasserstein": metrics.gaussian_wasserstein(x, mean, covariance),
+            "spread_ratio": metrics.spread_ratio(x, covariance),
+            "mmse_gap": metrics.mmse_gap(x, mean, problem.truth),  # type: ignore[attr-defined]
+        }
+    if isinstance(problem, HasModes):
+        modes = metrics.mode_weights_tv(problem.modes(x), problem.mode_weights)
+        found |= {"mode_weights_tv": modes.tv, "mode_weights_tv_floor": modes.tv_floor}
+    if isinstance(problem, HasLogPosterior):
+        found["ksd_squared"] = metrics.ksd(x, metrics.gradient_of(problem.log_posterior), bootstraps=0).squared
+    if isinstance(problem, HasLogEvidence) and "log_evidence" in report:
+        found["log_evidence_error"] = report["log_evidence"] - problem.log_evidence
+    return {name: None if value is None else float(value) for name, value in found.items()}
+
+
+def ranks_of(problem: Any, x: Tensor) -> dict[str, int]:
+    """The rank of the truth among the samples, in 0, ..., n, for random projections and the log posterior."""
+    both = torch.cat([problem.truth[None].to(x), x]).double().cpu()
+    statistics = {f"projection {i + 1}": s for i, s in enumerate(metrics.project(both, STATISTICS).T)}
+    if isinstance(problem, HasLogPosterior):
+        with torch.no_grad():
+            statistics["log posterior"] = problem.log_posterior(both).numpy()
+    return {name: int(metrics.sbc_ranks(s[None, 1:], s[:1])[0]) for name, s in statistics.items()}
+
+
+def _against_samples(x: Tensor, references: References, *, c2st: bool) -> dict[str, float | None]:
+    exact, others = references
+    mmd = metrics.mmd(x, exact)
+    found: dict[str, float | None] = {
+        "sliced_wasserstein": metrics.sliced_wasserstein(x, exact),
+        "sliced_wasserstein_floor": metrics.sliced_wasserstein(others, exact),
+        "energy_distance": metrics.energy_distance(x, exact),
+        "mmd_squared": mmd.squared,
+        "mmd_p_value": mmd.p_value,
+    }
+    return found | ({"c2st": metrics.c2st(x, exact)} if c2st else {})
+
+
+def _against_truth(problem: Any, x: Tensor) -> dict[str, float | None]:
+    truth = problem.truth.detach().double().cpu()
+    found: dict[str, float | None] = {
+        "crps": metrics.crps(x, truth),
+        "energy_score": metrics.energy_score(x, truth),
+        "spread_skill": metrics.spread_skill(x, truth),
+    }
+    limits = getattr(problem, "data_range", None)
+    if limits is not None:
+        return found | metrics.image_metrics(x, problem.measurement, truth, limits)
+    for level in (0.5, 0.9):
+        interval = metrics.interval_coverage(x, truth, level=level)
+        name = f"{100 * level:.0f}"
+        found |= {f"coverage_{name}": interval.covered, f"target_{name}": interval.target}
+    return found | {"residual": _residual(problem, x)}
+
+
+def _residual(problem: Any, x: Tensor) -> float | None:
+    """The average of |y - A x| / (noise_std sqrt(m)) over samples; None without noise."""
+    y = problem.measurement
+    if y.noise_std == 0:
+        return None
+    with torch.no_grad():
+        r = y.residual(x.to(y.data)).double().flatten(1)
+    return float(r.norm(dim=1).mean()) / (y.noise_std * math.sqrt(r.shape[1]))

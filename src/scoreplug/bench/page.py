@@ -1,0 +1,67 @@
+"""The page of a benchmark: one HTML file with everything in it, for any browser, without a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from scoreplug.bench.cell import Row
+from scoreplug.bench.pareto import plot
+from scoreplug.bench.table import Summary, best, relative, summaries, table
+
+WORST = 100.0
+"""Times the floor at which the heat map's colour ends."""
+
+
+def page(rows: Sequence[Row], *, title: str) -> str:
+    """The page as HTML.
+
+    Args:
+        rows: of the benchmark, in the order of its tables.
+        title: of the page.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    found = summaries(rows)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("scoreplug.bench").joinpath("page.html").read_text(encoding="utf-8"))
+    header, lines = table(found)
+    problems = list(dict.fromkeys(s.problem for s in found))
+    kept = [i for i in range(len(header)) if any(line[i] for line in lines)]
+    return template.render(
+        title=title,
+        cells=len(rows),
+        problems=problems,
+        best=[(problem, budget, s.method, str(s.error), s.evaluations) for problem, budget, s in best(found)],
+        heat=_heat(found, problems),
+        plots=[(problem, plot([s for s in found if s.problem == problem])) for problem in problems],
+        header=[header[i] for i in kept],
+        lines=[[(line[i], _sort_key(line[i])) for i in kept] for line in lines],
+        troubles=[(s.problem, s.method, s.state, reason) for s in found for reason in s.reasons],
+        warnings=list(dict.fromkeys(text for row in rows for text in row.warnings)),
+        versions=sorted({f"{name} {text}" for row in rows for name, text in row.cell.versions.items()}),
+    )
+
+
+def _heat(found: Sequence[Summary], problems: Sequence[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """A line for each method and budget, a field for each problem; 0 is the floor's colour, 100 the worst one's."""
+    values = relative(found)
+    lines: dict[str, dict[str, dict[str, Any]]] = {}
+    for i, s in enumerate(found):
+        name = s.method + (f", {s.budget} evaluations" if s.budget is not None else "")
+        if i in values:
+            share = math.log(max(values[i], 1.0)) / math.log(WORST)
+            field = {"text": f"{values[i]:.3g}", "heat": round(100 * min(share, 1.0), 1), "title": str(s.error)}
+            lines.setdefault(name, {})[s.problem] = field
+    return [(name, [line.get(problem) for problem in problems]) for name, line in lines.items()]
+
+
+def _sort_key(text: str) -> str:
+    """The number that a cell begins with, for the page's sorting; empty if there is none."""
+    head = text.split(" ")[0]
+    try:
+        return repr(float(head))
+    except ValueError:
+        return ""

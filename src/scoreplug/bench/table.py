@@ -1,0 +1,223 @@
+"""Rows to statements: means over seeds with their uncertainty, the ratio to the floor, and the best of each budget."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import attrs
+
+from scoreplug.bench.cell import Row
+from scoreplug.bench.suite import ORACLE
+
+BUDGETS = (20, 100, 1000, 10000)
+"""Network evaluations per sample for which the best method is named."""
+
+CRITERIA = ("sliced_wasserstein", "crps")
+"""What methods are compared by: the first that a problem has. Both are 0 at best, and lower is better."""
+
+
+@attrs.frozen
+class Estimate:
+    """A mean over `count` seeds; half is 1.96 sd / sqrt(count), None for one seed."""
+
+    mean: float
+    half: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Of at least one value."""
+        n, mean = len(values), math.fsum(values) / len(values)
+        if n == 1:
+            return cls(mean, None, 1)
+        variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
+        return cls(mean, 1.96 * math.sqrt(variance / n), n)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3g}" + ("" if self.half is None else f" ± {self.half:.2g}")
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """A method on a problem, over its seeds.
+
+    Args:
+        problem, method: labels.
+        n: samples of each cell.
+        budget: as asked.
+        version: of scoreplug.
+        comparable: not one of the references: exact samples or the oracle's.
+        statuses: how many cells ended how.
+        reasons: of those that are not ok, each once.
+        estimates: of metrics, of the cost per sample and of the sampler's report. Over the seeds that gave a number;
+            its count says how many.
+        criterion: the metric that this problem is judged by, or empty.
+        ratio: mean sliced Wasserstein distance over the mean floor; None without exact samples.
+        calibration: smallest p-value of the ranks' uniformity, times the number of statistics (Bonferroni); None for
+            fewer than 10 seeds.
+    """
+
+    problem: str
+    method: str
+    n: int
+    budget: int | None
+    version: str
+    comparable: bool
+    statuses: dict[str, int]
+    reasons: tuple[str, ...]
+    estimates: dict[str, Estimate]
+    criterion: str
+    ratio: float | None
+    calibration: float | None
+
+    @property
+    def complete(self) -> bool:
+        """No seed is missing: the mean is not one over survivors."""
+        return set(self.statuses) == {"ok"}
+
+    @property
+    def error(self) -> Estimate | None:
+        """The criterion's estimate."""
+        return self.estimates.get(self.criterion)
+
+    @property
+    def evaluations(self) -> float | None:
+        """Network evaluations per sample."""
+        found = self.estimates.get("evaluations")
+        return None if found is None else found.mean
+
+    @property
+    def state(self) -> str:
+        """How its cells ended, as "20 ok" or "18 ok, 2 diverged"."""
+        return ", ".join(f"{count} {status}" for status, count in self.statuses.items())
+
+
+def summaries(rows: Iterable[Row]) -> list[Summary]:
+    """One summary for each problem, method, number of samples, budget and version, in the order of the rows."""
+    groups: dict[tuple[str, str, int, int | None, str], list[Row]] = {}
+    for row in rows:
+        cell = row.cell
+        group = (cell.problem_label, cell.method_label, cell.n, cell.budget, cell.versions["scoreplug"])
+        groups.setdefault(group, []).append(row)
+    return [_summary(group, found) for group, found in groups.items()]
+
+
+def _summary(group: tuple[str, str, int, int | None, str], rows: Sequence[Row]) -> Summary:
+    problem, method, n, budget, version = group
+    cell, good = rows[0].cell, [row for row in rows if row.status == "ok"]
+    numbers = [{**row.cost, **row.report, **row.metrics} for row in good]
+    estimates = {}
+    for name in dict.fromkeys(name for found in numbers for name in found):
+        values = [v for found in numbers if (v := found.get(name)) is not None and math.isfinite(v)]
+        if values:
+            estimates[name] = Estimate.of(values)
+    floor = estimates.get("sliced_wasserstein_floor")
+    return Summary(
+        problem=problem,
+        method=method,
+        n=n,
+        budget=budget,
+        version=version,
+        comparable=not cell.is_exact and (cell.conditioner or {}).get("name") != ORACLE,
+        statuses=dict(sorted(Counter(row.status for row in rows).items(), key=lambda item: item[0] != "ok")),
+        reasons=tuple(dict.fromkeys(row.reason for row in rows if row.reason)),
+        estimates=estimates,
+        criterion=next((name for name in CRITERIA if name in estimates), ""),
+        ratio=estimates["sliced_wasserstein"].mean / floor.mean if floor and floor.mean > 0 else None,
+        calibration=_calibration(good, n),
+    )
+
+
+def _calibration(rows: Sequence[Row], n: int) -> float | None:
+    if len(rows) < 10:
+        return None
+    import numpy as np
+
+    from scoreplug.bench.metrics import rank_uniformity
+
+    names = list(rows[0].ranks)
+    p_values = [rank_uniformity(np.array([row.ranks[name] for row in rows]), n).ecdf_p_value for name in names]
+    return min(1.0, len(names) * min(p_values)) if names else None
+
+
+def best(found: Sequence[Summary], budgets: Sequence[int] = BUDGETS) -> list[tuple[str, int, Summary]]:
+    """The method with the smallest mean error for each problem and budget, among those with no seed missing.
+
+    The exact samples and the oracle do not compete. A budget is left out if it gives the same as the one before, or
+    nothing.
+    """
+    chosen: list[tuple[str, int, Summary]] = []
+    for problem in dict.fromkeys(s.problem for s in found):
+        before = None
+        for budget in budgets:
+            within = [
+                s
+                for s in found
+                if s.problem == problem
+                and s.comparable
+                and s.complete
+                and s.error is not None
+                and s.evaluations is not None
+                and s.evaluations <= budget
+            ]
+            winner = min(within, key=_error, default=None)
+            if winner is not None and winner is not before:
+                chosen.append((problem, budget, winner))
+            before = winner
+    return chosen
+
+
+def relative(found: Sequence[Summary]) -> dict[int, float]:
+    """Errors in units of the floor or, where none is known, of the problem's smallest error; by position in `found`."""
+    values = {}
+    for i, s in enumerate(found):
+        if s.error is None:
+            continue
+        smallest = min(_error(t) for t in found if t.problem == s.problem and t.error is not None)
+        value = s.ratio if s.ratio is not None else (s.error.mean / smallest if smallest > 0 else None)
+        if value is not None:
+            values[i] = value
+    return values
+
+
+Column = tuple[str, Callable[[Summary], str]]
+
+COLUMNS: tuple[Column, ...] = (
+    ("problem", lambda s: s.problem),
+    ("method", lambda s: s.method),
+    ("n", lambda s: str(s.n)),
+    ("budget", lambda s: "" if s.budget is None else str(s.budget)),
+    ("cells", lambda s: s.state),
+    ("SW", lambda s: _of(s, "sliced_wasserstein")),
+    ("/ floor", lambda s: "" if s.ratio is None else f"{s.ratio:.3g}"),
+    ("mode TV", lambda s: _of(s, "mode_weights_tv")),
+    ("spread", lambda s: _of(s, "spread_ratio")),
+    ("crps", lambda s: _of(s, "crps")),
+    ("psnr mean", lambda s: _of(s, "psnr_mean")),
+    ("cover 90", lambda s: _of(s, "coverage_90")),
+    ("log Z err", lambda s: _of(s, "log_evidence_error")),
+    ("SBC p", lambda s: "" if s.calibration is None else f"{s.calibration:.2g}"),
+    ("evals", lambda s: "" if s.evaluations is None else f"{s.evaluations:g}"),
+    ("vjps", lambda s: _mean(s, "vjps")),
+    ("seconds", lambda s: _mean(s, "seconds")),
+)
+"""The table of a benchmark. Evaluations and vjps are per sample; seconds are of a cell."""
+
+
+def table(found: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows."""
+    return [name for name, _ in COLUMNS], [[cell(s) for _, cell in COLUMNS] for s in found]
+
+
+def _of(s: Summary, name: str) -> str:
+    return str(s.estimates[name]) if name in s.estimates else ""
+
+
+def _mean(s: Summary, name: str) -> str:
+    return f"{s.estimates[name].mean:.3g}" if name in s.estimates else ""
+
+
+def _error(s: Summary) -> float:
+    return math.inf if s.error is None else s.error.mean
