@@ -9,7 +9,7 @@ import torch
 from scoreplug import registry
 from scoreplug.bench import metrics
 from scoreplug.bench.cell import cells
-from scoreplug.bench.evaluate import evaluate, ranks_of
+from scoreplug.bench.evaluate import References, evaluate, ranks_of
 from scoreplug.bench.execute import FLOOR, REFERENCE, execute, reported
 from scoreplug.bench.suite import parse
 from scoreplug.sampler import State
@@ -210,11 +210,34 @@ def test_an_evidence_that_a_sampler_reports_is_compared_with_the_problems(tiny):
     assert "log_evidence_error" not in evaluate(problem, x, None, report={}, c2st=False)
 
 
+def test_samples_that_have_no_value_of_one_metric_keep_the_others(tiny):
+    """At 1e200 the squares of the kernels overflow; the distance to the truth does not."""
+    problem = registry.get_problem("tiny", size=2, measured=1)
+    x = problem.exact_samples(10) * 1e200
+    exact = References(problem.exact_samples(10, seed=1), problem.exact_samples(10, seed=2))
+
+    with pytest.warns(UserWarning, match="no metrics of .* for these samples") as caught:
+        found = evaluate(problem, x, exact, report={}, c2st=False)
+
+    assert found["crps"] > 1e190
+    assert any("log posterior" in str(warning.message) for warning in caught)
+
+
+def test_collapsed_samples_have_a_stein_discrepancy_with_the_length_of_exact_ones(tiny):
+    problem = registry.get_problem("tiny", size=2, measured=1)
+    exact = References(problem.exact_samples(10, seed=1), problem.exact_samples(10, seed=2))
+
+    found = evaluate(problem, problem.truth.expand(10, 1, 1, 2), exact, report={}, c2st=False)
+
+    assert found["ksd_squared"] > 0
+    assert found["spread_ratio"] == 0
+
+
 def test_a_problem_that_knows_nothing_is_judged_by_its_truth_alone(tiny):
     known = registry.get_problem("tiny", size=2, measured=1)
 
     class Bare:
-        truth, measurement = known.truth, known.measurement
+        prior, truth, measurement = known.prior, known.truth, known.measurement
 
     found = evaluate(Bare(), known.exact_samples(10), None, report={}, c2st=False)
 

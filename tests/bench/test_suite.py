@@ -133,6 +133,11 @@ def test_the_suites_that_ship_can_be_read(name):
     assert len(found.problems) * len(found.methods) > 1
 
 
+@pytest.mark.parametrize("name", built_in())
+def test_the_suites_that_ship_name_what_is_there(name):
+    check(parse(load(name)[1], name=name))
+
+
 def test_unknown_components_are_told_before_torch_is_needed(tiny):
     with pytest.raises(ConfigError) as error:
         check(suite(problems=[{"problem": "tny"}], methods=[{"conditioner": "dsp", "sampler": "em", "sde": "vpp"}]))

@@ -35,8 +35,10 @@ def test_a_benchmark_prints_a_table_and_leaves_rows_and_a_page(bench, tmp_path):
 
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].split()[:4] == ["PROBLEM", "METHOD", "N", "CELLS"]
-    assert [line.split("  ")[1].strip() for line in lines[1:3]] == ["exact", "dps / em(steps=3)"]
+    assert lines[0] == "tiny(size=2, measured=1): sliced wasserstein"
+    assert lines[1].split() == ["METHOD", "ERROR", "/", "FLOOR", "SPREAD", "EVALS"]
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["exact", "dps / em(steps=3)"]
+    assert lines[4].startswith("best within 20 evaluations: dps / em(steps=3), ")
     assert lines[-1] == "2 cells; page, rows.jsonl and rows.csv in out"
     assert written(tmp_path / "out") == ["bench.html", "rows", "rows.csv", "rows.jsonl"]
     assert "[1/2]" in result.stderr
@@ -98,7 +100,8 @@ def test_a_failure_does_not_stop_the_others_and_ends_with_code_1(bench):
     result = bench("--problem", '{name="tiny",size=2,measured=5}', *TINY, *EM, "--out", "out")
 
     assert result.exit_code == 1
-    assert "2 failed" in result.stdout or result.stdout.count("1 failed") == 2
+    assert "tiny(size=2, measured=5): nothing finished" in result.stdout
+    assert result.stdout.count("1 failed") == 2
     assert "2 cells failed; out/bench.html says how, and --retry computes them again" in result.stderr
     assert sum(row.status == "ok" for row in read_rows(Path("out/rows.jsonl"))) == 2
 

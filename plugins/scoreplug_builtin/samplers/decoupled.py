@@ -92,8 +92,7 @@ class Decoupled(BaseSampler):
     def init(self, model: ScoreModel, x: Tensor, noise: Noise) -> State:
         del noise
         self._posterior(model)  # refused before anything is computed
-        start = torch.ones((), dtype=torch.float64, device="cpu")
-        times = section(self, model.sde, start, self.last_time(model.sde))
+        times = grid_between(self, model.sde, _time(1.0), self.last_time(model.sde))
         return State(x=x, times=torch.cat([times, times[-1:].expand(self.hold)]))
 
     def step(self, model: ScoreModel, state: State, noise: Noise) -> State:
@@ -116,7 +115,7 @@ class Decoupled(BaseSampler):
         if self.form == "mean":
             return prior.denoise(state.x, state.t)
         inner = self._solver
-        times = section(inner, prior.sde, state.t, _time(prior.sde.t_min))
+        times = grid_between(inner, prior.sde, state.t, _time(prior.sde.t_min))
         inside = attrs.evolve(inner.init(prior, state.x, noise.at("start")), times=times)
         while not inside.last:
             inside = inner.step(prior, inside, noise.at("step", inside.index))
@@ -182,11 +181,11 @@ class Section(BaseSDE):
         return self.base.time_of(level) / self.start
 
 
-def section(sampler: BaseSampler, sde: SDE, start: Tensor, stop: Tensor) -> Tensor:
+def grid_between(sampler: BaseSampler, sde: SDE, start: Tensor, stop: Tensor) -> Tensor:
     """The sampler's grid from one time of the process down to another, falling; `start` alone if they are equal."""
     times = start * sampler.times(Section(base=sde, start=start, t_min=float(stop / start)))
-    times = times.clamp(min=stop)  # rounding aside they end there
-    return torch.cat([start[None], times[times < start]])
+    times = times.clamp(stop, start)  # rounding aside, it begins and ends there
+    return times[:1] if start == stop else times
 
 
 def _time(value: float) -> Tensor:

@@ -80,8 +80,8 @@ class Row:
 
     Args:
         cell: what was asked.
-        status: "ok"; "refused": the parts do not fit; "diverged": a sample was no longer finite; "failed": anything
-            else went wrong.
+        status: "ok"; "refused": the parts do not fit; "diverged": the arithmetic broke, as samples were no longer
+            finite or a solver did not converge; "failed": anything else went wrong.
         reason: why it is not ok.
         metrics: by name; a number that is not finite, such as the PSNR of an exact reconstruction, is None in JSON.
         ranks: of the truth among the n samples, for each statistic of simulation-based calibration.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +35,9 @@ def evaluate(
     - Of a log posterior: ksd_squared.
     - Of the evidence, if the sampler estimates it: log_evidence_error.
     - Of the truth alone: crps, energy_score, spread_skill, coverage_50 and coverage_90 with their targets, residual;
-      and the metrics of images if the problem has a `data_range`.
+      and the metrics of images if the problem or its prior has a `data_range`.
+
+    What has no value, such as the distance of samples that overflow, is left out with a warning.
 
     Args:
         problem: the problem.
@@ -43,24 +47,25 @@ def evaluate(
         c2st: also train the classifier.
     """
     x = x.detach().double().cpu()
-    found = _against_truth(problem, x)
+    parts: list[tuple[str, Callable[[], dict[str, float | None]]]] = [("truth", lambda: _against_truth(problem, x))]
     if references is not None:
-        found |= _against_samples(x, references, c2st=c2st)
+        parts.append(("exact samples", lambda: _against_samples(x, references, c2st=c2st)))
     if isinstance(problem, HasMoments):
-        mean, covariance = problem.moments
-        found |= {
-            "mean_error": metrics.mean_error(x, mean, covariance),
-            "gaussian_wasserstein": metrics.gaussian_wasserstein(x, mean, covariance),
-            "spread_ratio": metrics.spread_ratio(x, covariance),
-            "mmse_gap": metrics.mmse_gap(x, mean, problem.truth),  # type: ignore[attr-defined]
-        }
+        parts.append(("moments", lambda: _against_moments(problem, x)))
     if isinstance(problem, HasModes):
-        modes = metrics.mode_weights_tv(problem.modes(x), problem.mode_weights)
-        found |= {"mode_weights_tv": modes.tv, "mode_weights_tv_floor": modes.tv_floor}
+        parts.append(("modes", lambda: _against_modes(problem, x)))
     if isinstance(problem, HasLogPosterior):
-        found["ksd_squared"] = metrics.ksd(x, metrics.gradient_of(problem.log_posterior), bootstraps=0).squared
+        parts.append(("log posterior", lambda: _against_score(problem, x, references)))
     if isinstance(problem, HasLogEvidence) and "log_evidence" in report:
-        found["log_evidence_error"] = report["log_evidence"] - problem.log_evidence
+        parts.append(("evidence", lambda: {"log_evidence_error": report["log_evidence"] - problem.log_evidence}))
+
+    found: dict[str, float | None] = {}
+    for what, compute in parts:
+        try:
+            found |= compute()
+        except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:
+            # collapsed or exploded samples have no such number; the others are worth having
+            warnings.warn(f"no metrics of {what} for these samples: {error}", stacklevel=2)
     return {name: None if value is None else float(value) for name, value in found.items()}
 
 
@@ -87,6 +92,29 @@ def _against_samples(x: Tensor, references: References, *, c2st: bool) -> dict[s
     return found | ({"c2st": metrics.c2st(x, exact)} if c2st else {})
 
 
+def _against_moments(problem: Any, x: Tensor) -> dict[str, float | None]:
+    mean, covariance = problem.moments
+    return {
+        "mean_error": metrics.mean_error(x, mean, covariance),
+        "gaussian_wasserstein": metrics.gaussian_wasserstein(x, mean, covariance),
+        "spread_ratio": metrics.spread_ratio(x, covariance),
+        "mmse_gap": metrics.mmse_gap(x, mean, problem.truth),
+    }
+
+
+def _against_modes(problem: HasModes, x: Tensor) -> dict[str, float | None]:
+    found = metrics.mode_weights_tv(problem.modes(x), problem.mode_weights)
+    return {"mode_weights_tv": found.tv, "mode_weights_tv_floor": found.tv_floor}
+
+
+def _against_score(problem: HasLogPosterior, x: Tensor, references: References | None) -> dict[str, float | None]:
+    """With the kernel's length from exact samples, if there are some: one length for all methods."""
+    scale = None if references is None else metrics.mmd(references.others, references.samples, permutations=0).scale
+    return {
+        "ksd_squared": metrics.ksd(x, metrics.gradient_of(problem.log_posterior), scale=scale, bootstraps=0).squared
+    }
+
+
 def _against_truth(problem: Any, x: Tensor) -> dict[str, float | None]:
     truth = problem.truth.detach().double().cpu()
     found: dict[str, float | None] = {
@@ -94,7 +122,7 @@ def _against_truth(problem: Any, x: Tensor) -> dict[str, float | None]:
         "energy_score": metrics.energy_score(x, truth),
         "spread_skill": metrics.spread_skill(x, truth),
     }
-    limits = getattr(problem, "data_range", None)
+    limits = getattr(problem, "data_range", None) or getattr(problem.prior, "data_range", None)
     if limits is not None:
         return found | metrics.image_metrics(x, problem.measurement, truth, limits)
     for level in (0.5, 0.9):

@@ -46,7 +46,7 @@ def execute(cell: Cell) -> Row:
             row = _measured(cell)
         except Refusal as error:
             row = Row(cell=cell, status="refused", reason=str(error))
-        except ArithmeticError as error:  # DivergenceError among them
+        except ArithmeticError as error:  # DivergenceError, and solvers that do not converge
             row = Row(cell=cell, status="diverged", reason=str(error))
         except Exception as error:  # noqa: BLE001  a benchmark goes on, and shows what broke
             row = Row(cell=cell, status="failed", reason=f"{type(error).__name__}: {error}")

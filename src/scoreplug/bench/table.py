@@ -206,9 +206,20 @@ COLUMNS: tuple[Column, ...] = (
 """The table of a benchmark. Evaluations and vjps are per sample; seconds are of a cell."""
 
 
-def table(found: Sequence[Summary]) -> tuple[list[str], list[list[str]]]:
+SHORT: tuple[Column, ...] = (
+    ("method", lambda s: s.method),
+    ("budget", lambda s: "" if s.budget is None else str(s.budget)),
+    ("missing", lambda s: "" if s.complete else s.state),
+    ("error", lambda s: "" if s.error is None else str(s.error)),
+    *(column for column in COLUMNS if column[0] in ("/ floor", "mode TV", "spread", "psnr mean", "log Z err", "SBC p")),
+    ("evals", lambda s: "" if s.evaluations is None else f"{s.evaluations:g}"),
+)
+"""The table of one problem, for a terminal."""
+
+
+def table(found: Sequence[Summary], columns: Sequence[Column] = COLUMNS) -> tuple[list[str], list[list[str]]]:
     """Header and rows."""
-    return [name for name, _ in COLUMNS], [[cell(s) for _, cell in COLUMNS] for s in found]
+    return [name for name, _ in columns], [[cell(s) for _, cell in columns] for s in found]
 
 
 def _of(s: Summary, name: str) -> str:

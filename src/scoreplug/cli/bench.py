@@ -126,7 +126,7 @@ def _compute(cells: Sequence[Cell], out: Path, name: str, executor: str, *, retr
 
 
 def _show(rows: Sequence[Row], *, as_json: bool) -> None:
-    from scoreplug.bench.table import best, summaries, table
+    from scoreplug.bench.table import SHORT, best, summaries, table
 
     found = summaries(rows)
     if as_json:
@@ -138,10 +138,15 @@ def _show(rows: Sequence[Row], *, as_json: bool) -> None:
 
         click.echo(json.dumps([finite(attrs.asdict(summary)) for summary in found], indent=2))
         return
-    print_table(*table(found))
-    click.echo("")
-    for problem, budget, summary in best(found):
-        click.echo(f"{problem}: within {budget} evaluations {summary.method}, {summary.criterion} {summary.error}")
+    winners = best(found)
+    for problem in dict.fromkeys(summary.problem for summary in found):
+        of_problem = [summary for summary in found if summary.problem == problem]
+        criterion = next((summary.criterion for summary in of_problem if summary.criterion), "")
+        click.echo(f"{problem}: {criterion.replace('_', ' ') or 'nothing finished'}")
+        print_table(*table(of_problem, SHORT))
+        for _, budget, summary in (winner for winner in winners if winner[0] == problem):
+            click.echo(f"best within {budget} evaluations: {summary.method}, {summary.error}")
+        click.echo("")
     for summary in found:
         for reason in summary.reasons:
             click.echo(f"{summary.problem}: {summary.method}: {reason}", err=True)

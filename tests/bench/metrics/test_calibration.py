@@ -14,7 +14,7 @@ SIZE = 400
 
 
 def simulate(kind, *, d=2, size=SIZE, draws=DRAWS, seed=0):
-    """x* ~ N(0, I), y = x* + n of standard deviation 1/2, and draws of a sampler: N(4 y / 5, I / 5) is the posterior."""
+    """x* ~ N(0, I), y = x* + n of standard deviation 1/2, and draws: N(4 y / 5, I / 5) is the posterior."""
     rng = np.random.default_rng(seed)
     truth = rng.standard_normal((size, d))
     y = truth + 0.5 * rng.standard_normal((size, d))

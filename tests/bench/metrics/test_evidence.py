@@ -17,7 +17,10 @@ def test_errors_of_the_log_evidence_by_hand():
 
 
 def test_an_unbiased_estimate_has_a_log_that_is_too_low():
-    """log Z^ ~ N(-v/2, v) has E Z^ = Z: the bias is -v/2, the mean ratio 0. Deviations (v / R)^{1/2}, ((e^v - 1) / R)^{1/2}."""
+    """log Z^ ~ N(-v/2, v) has E Z^ = Z: the bias is -v/2, the log of the mean ratio 0.
+
+    Over R runs these deviate by (v / R)^{1/2} and ((e^v - 1) / R)^{1/2}.
+    """
     v, runs = 0.25, 10_000
     estimates = torch.from_numpy(np.random.default_rng(0).normal(-v / 2, math.sqrt(v), runs)) + 300
 

@@ -76,7 +76,7 @@ def test_what_cannot_be_told_is_none():
 
 @pytest.fixture
 def packages(monkeypatch, tmp_path):
-    """Stand-ins of lpips and torchvision: a network that is the mean absolute difference, and the name of its weights."""
+    """Stand-ins of lpips and torchvision: the network is the mean absolute difference."""
 
     class Network(torch.nn.Module):
         def forward(self, x, y):

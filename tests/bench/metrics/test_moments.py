@@ -23,7 +23,7 @@ def test_the_error_of_the_mean_is_in_units_of_the_posteriors_width():
 
 
 def test_exact_samples_miss_the_mean_by_one_over_root_n():
-    """E (mean_error)^2 = 1 / n; its relative deviation is (2 / d)^{1/2} for C = I, over 400 sets another 1 / 20 of it."""
+    """E (mean_error)^2 = 1 / n; it deviates by (2 / d)^{1/2} of itself for C = I, over 400 sets by 1 / 20 of that."""
     sets = np.random.default_rng(0).standard_normal((400, 25, 8))
 
     squares = [mean_error(x, np.zeros(8), np.eye(8)) ** 2 for x in sets]
@@ -32,7 +32,7 @@ def test_exact_samples_miss_the_mean_by_one_over_root_n():
 
 
 def test_the_spread_ratio_is_unbiased_for_few_samples():
-    """E tr C^ = tr C with n - 1; with n it were 2/3 here. Deviation of one: (2 / (n - 1) / d)^{1/2}, of 1000: / 31.6."""
+    """E tr C^ = tr C with n - 1; with n it were 2/3 here. Deviation of one: (2 / (n - 1) / d)^{1/2}, of 1000: / 32."""
     sets = 3 * np.random.default_rng(0).standard_normal((1000, 3, 4))
 
     ratios = [spread_ratio(x, 9 * np.eye(4)) for x in sets]

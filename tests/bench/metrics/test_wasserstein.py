@@ -22,7 +22,7 @@ def test_a_shift_on_the_line_is_its_length(order):
 
 
 def test_shifted_normals_are_as_far_apart_as_their_means():
-    """W_1(N(0, 1), N(3, 1)) = 3. The difference of two sample means has the standard deviation (2 / n)^{1/2} = 0.022."""
+    """W_1(N(0, 1), N(3, 1)) = 3. The difference of two sample means deviates by (2 / n)^{1/2} = 0.022."""
     found = sliced_wasserstein(normal(4000, 1, 0) + 3, normal(4000, 1, 1))
 
     assert found == pytest.approx(3, abs=4 * 0.022)
@@ -90,7 +90,7 @@ def test_tensors_of_any_shape_count_as_rows():
 def test_the_floor_falls_with_the_size_of_the_sets():
     """The expected W_1 between n exact samples falls like n^{-1/2}: from 100 to 1600 samples by 4.
 
-    Each floor averages 20 pairs, of a relative deviation of about 0.2 each: the ratio varies by 0.2 (2 / 20)^{1/2} = 6 %.
+    Each floor averages 20 pairs, each off by about 0.2 of itself: the ratio varies by 0.2 (2 / 20)^{1/2} = 6 %.
     """
     small = wasserstein_floor((normal(100, 5, 2 * b), normal(100, 5, 2 * b + 1)) for b in range(20))
     large = wasserstein_floor((normal(1600, 5, 2 * b), normal(1600, 5, 2 * b + 1)) for b in range(20))

@@ -149,7 +149,7 @@ def test_the_reverse_sde_tends_to_the_law_of_the_docstring(sde, case):
         return torch.cat([m.flatten() for m in affine_moments(sampler, posterior)])
 
     assert law(r2) == pytest.approx(golden, abs=1e-5)
-    assert (2 * moments(200) - moments(100)).tolist() == pytest.approx(golden, abs=4e-3)  # (13 / 200)^2; em itself: .03
+    assert (2 * moments(200) - moments(100)).tolist() == pytest.approx(golden, abs=4e-3)  # em itself is off by .03
 
 
 def test_a_spread_too_small_gives_too_small_a_variance_and_a_larger_one_too_large():

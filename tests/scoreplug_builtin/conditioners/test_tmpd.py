@@ -26,7 +26,7 @@ ROOT = random(8, 8, seed=4)
 SMOOTH = ROOT @ ROOT.T + EYE
 AVERAGES = torch.kron(EYE[:4, :4], torch.tensor([[0.5, 0.5]], dtype=torch.float64))
 ORTHOGONAL = torch.linalg.qr(random(8, 8, seed=5))[0][:4] * torch.tensor([[0.5], [1.0], [2.0], [3.0]])
-GENERAL, DATA = random(4, 8, seed=1), random(4, seed=2)
+GENERAL, DATA = random(4, 8, seed=1) * torch.tensor([[1.0], [-1.0], [1.0], [1.0]]), random(4, seed=2)
 
 
 def gaussian(covariance, sde="vp"):

@@ -9,14 +9,19 @@ from torch import Tensor
 Array = np.ndarray | Tensor
 
 
+def float64(x: Array) -> np.ndarray:
+    """x in float64, of its own shape; a tensor may be anywhere, and part of a graph."""
+    values = x.detach().to(device="cpu", dtype=torch.float64).numpy() if isinstance(x, Tensor) else x
+    return np.asarray(values, dtype=np.float64)
+
+
 def array(x: Array, what: str = "samples") -> np.ndarray:
-    """x in float64, of its own shape.
+    """Finite values in float64, of their own shape.
 
     Raises:
         ValueError: if it is empty or holds values that are NaN or infinite.
     """
-    values = x.detach().to(device="cpu", dtype=torch.float64).numpy() if isinstance(x, Tensor) else x
-    values = np.asarray(values, dtype=np.float64)
+    values = float64(x)
     if values.size == 0:
         raise ValueError(f"{what} of shape {values.shape} hold nothing to measure")
     bad = values.size - int(np.isfinite(values).sum())

@@ -12,9 +12,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import entr, logsumexp
 
-from scoreplug.bench.metrics._arrays import Array, array, rows
+from scoreplug.bench.metrics._arrays import Array, array, float64, rows
 
 
 class EvidenceError(NamedTuple):
@@ -64,9 +64,8 @@ def weight_entropy(log_weights: Array) -> float:
     log_w = _normalised(log_weights)
     if log_w.size < 2:
         raise ValueError("the entropy of one weight has no scale; give at least 2")
-    log_w = log_w[np.isfinite(log_w)]
-    count = np.size(log_weights)
-    return float(-(np.exp(log_w) * log_w).sum() / math.log(count))
+    w = np.exp(log_w)
+    return float(entr(w).sum() / math.log(w.size))
 
 
 def mmse_gap(samples: Array, posterior_mean: Array, truth: Array) -> float:
@@ -88,7 +87,7 @@ def mmse_gap(samples: Array, posterior_mean: Array, truth: Array) -> float:
 
 
 def _normalised(log_weights: Array) -> np.ndarray:
-    log_w = np.asarray(log_weights, dtype=np.float64).ravel()
+    log_w = float64(log_weights).ravel()
     total = logsumexp(log_w) if log_w.size else -math.inf
     if not math.isfinite(total):
         raise ValueError("log_weights must hold at least one finite value, and neither NaN nor +inf")
