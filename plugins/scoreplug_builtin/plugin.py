@@ -272,6 +272,16 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         provides=("likelihood", "twist"),
         canonical=("ancestral", "smc"),
     ),
+    ConditionerSpec(
+        name="fps",
+        summary="Filtering: a normal twist of x_t, whose product with a transition is drawn exactly; gradient-free",
+        factory="scoreplug_builtin.conditioners.fps:FPS",
+        aliases=("mcgdiff",),
+        references=("arXiv:2308.07983", "https://openreview.net/forum?id=tplXNcHZs1"),
+        needs=("linear",),
+        provides=("likelihood", "twist"),
+        canonical=("smc",),
+    ),
     SamplerSpec(
         name="em",
         summary="Euler-Maruyama on the reverse SDE",

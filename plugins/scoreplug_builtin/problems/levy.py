@@ -21,8 +21,8 @@ by a Cholesky decomposition of G, which never divides by a variance that is clos
 Every sample is the end of a chain of its own, started from the prior: samples are independent, the effective sample
 size is their number, and what is left is the chain's memory of its start, which decays geometrically. At the default
 size and noise the autocorrelation time of a pixel is 1.2 to 1.8 sweeps in the mean over the signal, for each law and
-task, and 12 at the worst pixel (Student's law with a long gap in the mask), so that 50 sweeps leave less than 1e-3 of
-the start. More unknowns or less noise may need more: `burn_in` is theirs to raise. A thousand samples take two
+task, and 12 at the worst pixel (Student's law); mean and spread over 1000 chains are at their limits after 10. More
+unknowns or less noise may need more than the default of 50: `burn_in` is theirs to raise. A thousand samples take two
 to ten seconds.
 
 The score of p_t has no closed form either. The prior's x0 = E[x_0 | x_t] is the mean of the same sampler's chain for

@@ -92,7 +92,8 @@ class Decoupled(BaseSampler):
     def init(self, model: ScoreModel, x: Tensor, noise: Noise) -> State:
         del noise
         self._posterior(model)  # refused before anything is computed
-        times = grid_between(self, model.sde, _time(1.0), self.last_time(model.sde))
+        last = self.last_time(model.sde)
+        times = self.times(Section(base=model.sde, start=_time(1.0), t_min=float(last))).clamp(min=last)
         return State(x=x, times=torch.cat([times, times[-1:].expand(self.hold)]))
 
     def step(self, model: ScoreModel, state: State, noise: Noise) -> State:
@@ -115,8 +116,8 @@ class Decoupled(BaseSampler):
         if self.form == "mean":
             return prior.denoise(state.x, state.t)
         inner = self._solver
-        times = grid_between(inner, prior.sde, state.t, _time(prior.sde.t_min))
-        inside = attrs.evolve(inner.init(prior, state.x, noise.at("start")), times=times)
+        inside = inner.init(prior, state.x, noise.at("start"))
+        inside = attrs.evolve(inside, times=grid_below(inner, prior.sde, state.t))
         while not inside.last:
             inside = inner.step(prior, inside, noise.at("step", inside.index))
         return inner.finish(prior, inside, noise.at("finish")).x
@@ -159,7 +160,7 @@ class Decoupled(BaseSampler):
 
 @attrs.frozen(kw_only=True, eq=False)
 class Section(BaseSDE):
-    """A process below the time `start`, on a clock that calls this time 1: samplers make their grids for it.
+    """A process from the time `start` down, on a clock that calls this time 1: samplers make their grids for it.
 
     Args:
         base: the process.
@@ -181,11 +182,12 @@ class Section(BaseSDE):
         return self.base.time_of(level) / self.start
 
 
-def grid_between(sampler: BaseSampler, sde: SDE, start: Tensor, stop: Tensor) -> Tensor:
-    """The sampler's grid from one time of the process down to another, falling; `start` alone if they are equal."""
+def grid_below(sampler: BaseSampler, sde: SDE, start: Tensor) -> Tensor:
+    """The sampler's grid from a time of the process down to t_min, falling; `start` alone if there is nothing below."""
+    stop = _time(sde.t_min)
     times = start * sampler.times(Section(base=sde, start=start, t_min=float(stop / start)))
-    times = times.clamp(stop, start)  # rounding aside, it begins and ends there
-    return times[:1] if start == stop else times
+    below = times < start * (1 - 1e-9)  # rounding is not a step
+    return torch.cat([start[None], times[below].clamp(min=stop)])
 
 
 def _time(value: float) -> Tensor:

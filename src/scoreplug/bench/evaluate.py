@@ -63,7 +63,7 @@ def evaluate(
     for what, compute in parts:
         try:
             found |= compute()
-        except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:
+        except (ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:  # type: ignore[attr-defined]
             # collapsed or exploded samples have no such number; the others are worth having
             warnings.warn(f"no metrics of {what} for these samples: {error}", stacklevel=2)
     return {name: None if value is None else float(value) for name, value in found.items()}

@@ -50,10 +50,17 @@ def test_the_bandwidth_is_the_median_distance_of_the_reference():
 
 
 def test_mmd_does_not_see_where_the_origin_is():
-    """Distances come from inner products; a thousand standard deviations cost 1e6 of 1e-16."""
+    """Distances come from inner products of centred samples; the shift by 1e6 itself rounds to 1e-10."""
     x, y = normal(20, 3), normal(20, 3, 1)
 
-    assert mmd(x + 1e3, y + 1e3).squared == pytest.approx(mmd(x, y).squared, abs=1e-9)
+    assert mmd(x + 1e6, y + 1e6).squared == pytest.approx(mmd(x, y).squared, abs=1e-8)
+
+
+def test_without_draws_there_is_no_test():
+    x, y = normal(20, 3), normal(20, 3, 1)
+
+    assert mmd(x + 9, y, permutations=0) == (mmd(x + 9, y).squared, 1.0, mmd(x + 9, y).scale)
+    assert ksd(x + 9, torch.neg, bootstraps=0) == (ksd(x + 9, torch.neg).squared, 1.0, ksd(x + 9, torch.neg).scale)
 
 
 def test_the_permutation_test_keeps_its_level():

@@ -14,7 +14,7 @@ from scoreplug.run.cost import Cost, counted_model
 from scoreplug.sampler import time_grid
 from scoreplug.testing import affine_moments
 from scoreplug_builtin.conditioners.diffpir import DiffPIR
-from scoreplug_builtin.samplers.decoupled import Decoupled, grid_between
+from scoreplug_builtin.samplers.decoupled import Decoupled, grid_below
 
 S, GAIN, SIGMA_Y, Y = 1.7, 0.8, 0.6, 1.3
 SHAPE = (1, 2, 3)
@@ -71,7 +71,7 @@ def test_a_step_is_an_estimate_a_refinement_and_new_noise(sde, form):
         x0 = model.prior.denoise(state.x, t)
     else:  # three DDPM transitions down from t, and the estimate at the end
         x0, inside = state.x, here.at("inner")
-        times = grid_between(sampler.inner, model.sde, t, torch.tensor(model.sde.t_min, dtype=torch.float64))
+        times = grid_below(sampler.inner, model.sde, t)
         for k, (a, b) in enumerate(itertools.pairwise(times)):
             x0 = sampler.inner.transition(model.prior, x0, a, b, inside.at("step", k)).x
         x0 = model.prior.denoise(x0, times[-1])
@@ -104,7 +104,7 @@ def test_an_inner_sampler_makes_its_own_grid_below_the_level(sde_name, grid):
     inner = registry.get_sampler("ancestral", steps=steps, grid=grid)
     start, stop = torch.tensor([0.6, sde.t_min], dtype=torch.float64)
 
-    times = grid_between(inner, sde, start, stop)
+    times = grid_below(inner, sde, start)
 
     r = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     if grid == "uniform":
@@ -118,8 +118,8 @@ def test_an_inner_sampler_makes_its_own_grid_below_the_level(sde_name, grid):
     torch.testing.assert_close(times, expected, rtol=1e-7, atol=1e-12)
     assert float(times[0]) == 0.6
     assert float(times[-1]) >= sde.t_min
-    assert torch.equal(grid_between(inner, sde, stop, stop), stop[None])
-    whole = grid_between(inner, sde, torch.ones((), dtype=torch.float64), stop)
+    assert torch.equal(grid_below(inner, sde, stop), stop[None])
+    whole = grid_below(inner, sde, torch.ones((), dtype=torch.float64))
     torch.testing.assert_close(whole, time_grid(sde, steps, grid), rtol=1e-12, atol=1e-15)
 
 

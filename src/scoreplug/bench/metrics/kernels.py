@@ -54,7 +54,7 @@ def mmd(
         bandwidth: > 0, data units; None takes the median distance between samples of the reference. The permutation
             test is exact for a bandwidth that is given, and nearly so for the median, which hardly depends on which
             samples it is taken over.
-        permutations: number of relabellings; the p-value is at least 1 / (permutations + 1).
+        permutations: number of relabellings; the p-value is at least 1 / (permutations + 1), and 1 with none.
         seed: of the relabellings.
     """
     x, y = two_sets(samples, reference, least=2)
@@ -109,7 +109,7 @@ def ksd(
         samples: (n, *shape), n >= 2.
         score: grad log p(x | y), (n, *shape) to (n, *shape); called once, in the samples' own type.
         scale: > 0, data units; None takes the median distance between the samples.
-        bootstraps: number of draws of signs; the p-value is at least 1 / (bootstraps + 1).
+        bootstraps: number of draws of signs; the p-value is at least 1 / (bootstraps + 1), and 1 with none.
         seed: of the signs.
     """
     x = rows(samples)
