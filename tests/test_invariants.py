@@ -181,8 +181,7 @@ def test_a_stage_costs_one_evaluation(sampler_name, conditioner):
     params = GENTLE.get(conditioner, {})
     model = registry.get_conditioner(conditioner, **params).condition(counted_model(prior, cost), measurement)
 
-    once = {"resample_below": 0.0} if sampler_name == "smc" else {}  # a resampling costs one more
-    make_sampler(sampler_name, steps=4, **once).sample(model, 3)
+    make_sampler(sampler_name, steps=4).sample(model, 3)
 
     expected = stages(sampler_name, conditioner, 4)
     assert cost.evaluation_calls == expected

@@ -8,7 +8,7 @@ import torch
 
 from scoreplug import registry
 from scoreplug.bench import metrics
-from scoreplug.bench.cell import cells
+from scoreplug.bench.cell import Row, cells
 from scoreplug.bench.evaluate import References, evaluate, ranks_of
 from scoreplug.bench.execute import FLOOR, REFERENCE, execute, reported
 from scoreplug.bench.suite import parse
@@ -175,13 +175,24 @@ def test_warnings_are_kept_each_once(cells_of):
     assert row.warnings == ("be careful",)
 
 
-def test_torch_gets_its_threads_back(cells_of):
+def test_a_cell_has_one_thread_and_torch_gets_its_own_back(cells_of, monkeypatch):
     (cell,) = cells_of({"conditioner": "dps", "sampler": EM})
+    inside = []
+
+    def stand_in(cell):
+        inside.append(torch.get_num_threads())
+        return Row(cell=cell)
+
+    monkeypatch.setattr("scoreplug.bench.execute._measured", stand_in)
     before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        execute(cell)
+        after = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
-    execute(cell)
-
-    assert torch.get_num_threads() == before
+    assert (inside, after) == ([1], 2)
 
 
 def test_a_sampler_reports_the_numbers_of_its_last_state():

@@ -199,7 +199,7 @@ def test_show_of_a_component_that_does_not_import_shows_the_spec_and_fails(site,
 # what all verbs have in common
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "check", "plugins", "train", "run"])
+@pytest.mark.parametrize("verb", ["list", "show", "check", "plugins", "train", "run", "bench"])
 def test_help_of_every_verb(scoreplug, verb):
     result = scoreplug(verb, "--help")
 
@@ -217,6 +217,7 @@ def test_help_lists_every_verb(scoreplug):
         "plugins",
         "train",
         "run",
+        "bench",
     ]
 
 

@@ -34,7 +34,8 @@ principal directions of x0, so that particles that are alike compete with each o
 within a particle or two. A corrector (`mala`, `hmc`) moves the resampled particles at fixed level, with p_t psi_t for
 target.
 
-A step costs one evaluation, and so does a resampling, since siblings need derivatives of their own.
+A step costs one evaluation. Siblings share their parent's, which has one derivative for all of them, so that the first
+transition after a resampling is DDPM's; E[Z] = p(y) holds strictly for kernel = "ancestral", or without resampling.
 
 The particles of a cloud, which is the batch, depend on each other; clouds of other seeds are independent.
 
@@ -115,6 +116,11 @@ class SMC(BaseSampler):
         posterior = self._posterior(model)
         times = self.times(model.sde)
         twist = posterior.twist(x, times[0])
+        if self.kernel == "second-order" and twist.vjp is None:
+            raise TypeError(
+                "sampler 'smc' with kernel='second-order' needs a twist that differentiates the network; "
+                "use kernel='ancestral', or a conditioner such as 'mmps'"
+            )
         cloud = Cloud(
             twist=twist, log_weights=twist.log, log_evidence=torch.zeros_like(twist.log[0]), effective=1.0, resampled=0
         )
@@ -157,10 +163,13 @@ class SMC(BaseSampler):
         cloud = self._cloud(state)
         if not effective_size(cloud.log_weights) < self.resample_below:  # nor if it is NaN
             return state.x, cloud
-        x = state.x[self._parents(state, noise)]
-        if self.corrector is not None:
+        parents = self._parents(state, noise)
+        x, (x0, log, gradient, _) = state.x[parents], cloud.twist
+        if self.corrector is None:  # siblings share one graph, which has no derivative for each of them
+            twist = Twist(x0=x0[parents], log=log[parents], gradient=gradient[parents])
+        else:
             x = self.corrector.correct(twisted(posterior), x, state.t, noise.at("corrector"))
-        twist = posterior.twist(x, state.t)
+            twist = posterior.twist(x, state.t)
         return x, _weighed(cloud, twist)._replace(resampled=cloud.resampled + 1)
 
     def _parents(self, state: State, noise: Noise) -> Tensor:
@@ -175,14 +184,8 @@ class SMC(BaseSampler):
 
     def _spread(self, sde: SDE, twist: Twist, t: Tensor, s: Tensor) -> Callable[[Tensor], Tensor]:
         """v -> (I + kappa J) v, or v."""
-        kernel = self.kernel or ("ancestral" if twist.vjp is None else "second-order")
-        if kernel == "ancestral":
+        if self.kernel == "ancestral" or twist.vjp is None:
             return lambda v: v
-        if twist.vjp is None:
-            raise TypeError(
-                "sampler 'smc' with kernel='second-order' needs a twist that differentiates the network; "
-                "use kernel='ancestral', or a conditioner such as 'mmps'"
-            )
         vjp, scale = twist.vjp, half_excess(sde, t, s) * sde.alpha(t)
         return lambda v: v + scale * vjp(v)
 

@@ -176,7 +176,7 @@ def _one_thread() -> Iterator[None]:
     try:
         yield
     finally:
-        pass
+        torch.set_num_threads(before)
 
 
 def _reset_peak_memory() -> None:

@@ -21,6 +21,7 @@ _VERBS = {
     "plugins": "List the plugins and how their loading ended",
     "train": "Train a prior by denoising score matching",
     "run": "Draw posterior samples: the demo without arguments, or a config",
+    "bench": "Measure methods on problems whose posterior is known",
 }
 """Each verb is `command` in the module of its name; its short help stands here, so that --help imports none of them."""
 

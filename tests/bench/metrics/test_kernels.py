@@ -59,8 +59,12 @@ def test_mmd_does_not_see_where_the_origin_is():
 def test_without_draws_there_is_no_test():
     x, y = normal(20, 3), normal(20, 3, 1)
 
-    assert mmd(x + 9, y, permutations=0) == (mmd(x + 9, y).squared, 1.0, mmd(x + 9, y).scale)
-    assert ksd(x + 9, torch.neg, bootstraps=0) == (ksd(x + 9, torch.neg).squared, 1.0, ksd(x + 9, torch.neg).scale)
+    for tested, plain in [
+        (mmd(x + 9, y), mmd(x + 9, y, permutations=0)),
+        (ksd(x + 9, torch.neg), ksd(x + 9, torch.neg, bootstraps=0)),
+    ]:
+        assert plain.p_value == 1
+        assert plain.squared == pytest.approx(tested.squared, rel=1e-12)
 
 
 def test_the_permutation_test_keeps_its_level():
@@ -132,6 +136,13 @@ def test_ksd_of_exact_samples_is_zero_on_average():
 )
 def test_ksd_sees_a_wrong_mean_and_a_wrong_spread(wrong):
     assert ksd(wrong(normal(300, 2)), torch.neg, bootstraps=99).p_value == 1 / 100
+
+
+def test_the_wild_bootstrap_flips_pairs():
+    """Of two samples beside each other h > 0 is left alone by half of the signs: p = 1/2, +- 4 (1/4 / 4000)^{1/2}."""
+    found = ksd(np.array([[3.0], [3.1]]), torch.neg, scale=1.0, bootstraps=4000)
+
+    assert found.p_value == pytest.approx(0.5, abs=4 * math.sqrt(0.25 / 4000))
 
 
 def test_the_wild_bootstrap_keeps_its_level():

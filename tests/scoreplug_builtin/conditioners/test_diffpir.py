@@ -239,8 +239,8 @@ def test_many_gradient_steps_reach_the_proximal_point(value):
 @pytest.mark.parametrize("start", ["estimate", "draw"])
 def test_langevin_moves_have_the_law_of_their_own_recursion(start):
     """For a linear A the moves are affine: v <- (I - e H) v + e b + sqrt(2 e) z, H the precision. The law after them
-    is exact, and tends to the posterior's with the inflation of an unadjusted chain."""
-    method = {"moves": 60, "step_size": 0.3, "curvature": 4.0, "start": start}
+    is exact, and what the start was is still to be seen."""
+    method = {"moves": 12, "step_size": 0.3, "curvature": 4.0, "start": start}
     _, posterior = posterior_of(measured(operator=as_nonlinear()), **method)
     t, x0, r2 = level(posterior.prior, 0.4), source((0,)).at("x0").normal(SHAPE), 0.4**2
     n = 20_000
@@ -254,7 +254,7 @@ def test_langevin_moves_have_the_law_of_their_own_recursion(start):
     e = 0.3 / (1 / r2 + 4.0 / SIGMA_Y**2)
     L = torch.eye(6, dtype=torch.float64) - e * H
     M, V = x0.flatten(), (r2 if start == "draw" else 0.0) * torch.eye(6, dtype=torch.float64)
-    for _ in range(60):
+    for _ in range(12):
         M, V = L @ M + e * b, L @ V @ L + 2 * e * torch.eye(6, dtype=torch.float64)
     # five standard errors of means and variances
     assert bool(((v.mean(0) - M).abs() <= 5 * (V.diagonal() / n).sqrt()).all())
