@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from scoreplug.bench.store import read_rows
-from scoreplug.cli import _main
 
 PLUGIN = str(Path(__file__).parents[1] / "bench" / "tiny_plugin.py")
 TINY = ("--problem", '{name="tiny",size=2,measured=1}', "--seeds", "1", "--n", "8")
@@ -22,7 +21,6 @@ EM = ("--conditioner", "dps", "--sampler", '{name="em",steps=3}')
 def bench(scoreplug, tmp_path, monkeypatch):
     """Run `scoreplug bench ARGS` with the problems of the tests."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(_main._VERBS, "bench", "")
     return lambda *args: scoreplug("-p", PLUGIN, "bench", *args)
 
 
@@ -180,7 +178,7 @@ def test_bad_input_gives_one_clear_message_and_leaves_nothing(bench, tmp_path, c
 def test_ctrl_c_keeps_what_is_finished_and_says_so(tmp_path):
     """A real signal to a real process; of 2000 cells some are finished when it comes, and never all."""
     code = (
-        "from scoreplug.cli import _main; _main._VERBS['bench'] = ''\n"
+        "from scoreplug.cli import _main\n"
         f"_main.main(['-p', {PLUGIN!r}, 'bench', *{[*TINY, *EM]!r}, '--seeds', '1000', '--out', 'out'])"
     )
     process = subprocess.Popen(

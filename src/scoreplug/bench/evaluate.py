@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
+import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,11 +21,28 @@ STATISTICS = 4
 """Random projections whose ranks simulation-based calibration looks at."""
 
 
-class References(NamedTuple):
-    """Two independent sets of exact samples, each (n, *shape): to compare with, and to know what that gives at best."""
+@attrs.frozen(kw_only=True, eq=False)
+class References:
+    """Independent sets of exact samples, each (n, *shape): to compare with, and to know what that gives at best.
 
-    samples: Tensor
-    others: Tensor
+    One set would lend its own error to every method that is compared with it.
+    """
+
+    sets: tuple[Tensor, ...]
+
+    @property
+    def samples(self) -> Tensor:
+        """The first set."""
+        return self.sets[0]
+
+    @functools.cached_property
+    def floor(self) -> np.ndarray:
+        """Sliced Wasserstein distances between all pairs of sets, ascending."""
+        return np.sort([metrics.sliced_wasserstein(a, b) for a, b in itertools.combinations(self.sets, 2)])
+
+    def distance(self, x: Tensor) -> float:
+        """Mean sliced Wasserstein distance of samples from the sets."""
+        return float(np.mean([metrics.sliced_wasserstein(x, each) for each in self.sets]))
 
 
 def evaluate(
@@ -29,7 +50,7 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Metrics of n samples, of what the problem knows.
 
-    - Of exact samples: sliced_wasserstein and its floor, energy_distance, mmd_squared and mmd_p_value, on request c2st.
+    - Of exact samples: sliced_wasserstein, its floor and the floor's worst pair, energy_distance, mmd_squared and mmd_p_value, on request c2st.
     - Of moments: mean_error, gaussian_wasserstein, spread_ratio, mmse_gap.
     - Of modes: mode_weights_tv and its floor.
     - Of a log posterior: ksd_squared.
@@ -80,11 +101,12 @@ def ranks_of(problem: Any, x: Tensor) -> dict[str, int]:
 
 
 def _against_samples(x: Tensor, references: References, *, c2st: bool) -> dict[str, float | None]:
-    exact, others = references
+    exact = references.samples
     mmd = metrics.mmd(x, exact)
     found: dict[str, float | None] = {
-        "sliced_wasserstein": metrics.sliced_wasserstein(x, exact),
-        "sliced_wasserstein_floor": metrics.sliced_wasserstein(others, exact),
+        "sliced_wasserstein": references.distance(x),
+        "sliced_wasserstein_floor": float(references.floor.mean()),
+        "sliced_wasserstein_floor_worst": float(references.floor[-1]),
         "energy_distance": metrics.energy_distance(x, exact),
         "mmd_squared": mmd.squared,
         "mmd_p_value": mmd.p_value,
@@ -109,7 +131,7 @@ def _against_modes(problem: HasModes, x: Tensor) -> dict[str, float | None]:
 
 def _against_score(problem: HasLogPosterior, x: Tensor, references: References | None) -> dict[str, float | None]:
     """With the kernel's length from exact samples, if there are some: one length for all methods."""
-    scale = None if references is None else metrics.mmd(references.others, references.samples, permutations=0).scale
+    scale = None if references is None else metrics.mmd(references.sets[1], references.samples, permutations=0).scale
     return {
         "ksd_squared": metrics.ksd(x, metrics.gradient_of(problem.log_posterior), scale=scale, bootstraps=0).squared
     }

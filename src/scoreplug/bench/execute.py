@@ -29,8 +29,8 @@ from scoreplug.run.rehearse import stand_in
 from scoreplug.run.resolve import takes
 from scoreplug.sampler import State
 
-REFERENCE, FLOOR = 2**32, 2**32 + 1
-"""Seeds of the exact samples that all others are compared with, and of those that give the floor: no seeds of cells."""
+REFERENCES = tuple(range(2**32, 2**32 + 5))
+"""Seeds of the sets of exact samples that all others are compared with: no seeds of cells."""
 
 COUNTS = ("evaluations", "vjps", "forwards", "adjoints")
 
@@ -55,7 +55,7 @@ def execute(cell: Cell) -> Row:
 
 
 class Posed(NamedTuple):
-    """A problem, and two sets of its exact samples if it has any."""
+    """A problem, and sets of its exact samples if it has any."""
 
     problem: Any
     references: References | None
@@ -71,13 +71,13 @@ class Drawn(NamedTuple):
 
 @functools.lru_cache(maxsize=2)
 def pose(problem: str, n: int) -> Posed:
-    """The problem of a table in JSON, with n exact samples, built once as long as cells ask for the same."""
+    """The problem of a table in JSON, with sets of n exact samples, built once as long as cells ask for the same."""
     table = component(json.loads(problem))
     built = registry.get_problem(table.name, **table.params)
     if not isinstance(built, HasExactSamples):
         return Posed(built, None)
     with torch.no_grad():
-        return Posed(built, References(built.exact_samples(n, seed=REFERENCE), built.exact_samples(n, seed=FLOOR)))
+        return Posed(built, References(sets=tuple(built.exact_samples(n, seed=seed) for seed in REFERENCES)))
 
 
 def _measured(cell: Cell) -> Row:
