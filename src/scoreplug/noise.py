@@ -62,8 +62,8 @@ class Noise:
         return self._draw(lambda rng: rng.random(shape))
 
     def _draw(self, draw: Callable[[np.random.Generator], np.ndarray]) -> Tensor:
-        # The path's hash fills the two high words of the counter; the draws count through the two low ones. One generator
-        # is set to each sample's stream in turn, which is six times faster than to make one for each.
+        # The path's hash fills the two high words of the counter; the draws count through the two low ones.
+        # One generator is set to each sample's stream in turn, six times faster than one made for each.
         counter = np.array([0, 0, *_address(self.path)], dtype=np.uint64)
         bits = np.random.Philox(counter=counter, key=np.array([self.seed, 0], dtype=np.uint64))
         rng, state = np.random.Generator(bits), bits.state

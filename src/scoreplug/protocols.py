@@ -228,7 +228,7 @@ class Twist(NamedTuple):
 
     Args:
         x0: the prior's E[x_0 | x_t = x], (B, *shape).
-        log: log psi_t(x), (B,), in nats, normalised as a density of y.
+        log: log psi_t(x), (B,), in nats, up to a constant that depends on t alone.
         gradient: the gradient of log psi_t in x, or an approximation of it, (B, *shape).
         vjp: v -> (d x0 / dx)^T v at the same x, if the method differentiates the network.
     """

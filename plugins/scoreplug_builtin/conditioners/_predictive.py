@@ -14,13 +14,17 @@ import torch
 from torch import Tensor
 
 from scoreplug.measurement import Measurement
-from scoreplug.model import ConditionedModel, broadcast, score_and_log_density, tweedie
-from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, LinearOperator, ScoreModel
+from scoreplug.model import broadcast, score_and_log_density, tweedie
+from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, LinearOperator, ScoreModel, Twist
+from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class GuidedModel(ConditionedModel):
-    """The prior's score plus the gradient of a potential of x0, through the network: one vjp per evaluation."""
+class GuidedModel(GaussianLikelihood):
+    """The prior's score plus the gradient of a potential of x0, through the network: one vjp per evaluation.
+
+    The potential is the log of a twist, too.
+    """
 
     def potential(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of phi in x0, (B, *shape), and phi, (B,)."""
@@ -31,6 +35,12 @@ class GuidedModel(ConditionedModel):
         alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
         pull, _ = self.potential(x0, t)
         return x0 + sigma**2 / alpha * vjp(pull)
+
+    def twist(self, x: Tensor, t: Tensor) -> Twist:
+        """log psi_t = phi(x0) and its gradient."""
+        x0, vjp = self.prior.denoise_with_vjp(x, t)
+        pull, phi = self.potential(x0, t)
+        return Twist(x0=x0, log=phi, gradient=vjp(pull), vjp=vjp)
 
 
 class GuidedDensity(GuidedModel):

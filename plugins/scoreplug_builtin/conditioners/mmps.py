@@ -86,8 +86,8 @@ class MatchedMoments(GaussianLikelihood):
         """
         if not self.is_dense:
             raise TypeError(
-                f"the twist of conditioner 'mmps' takes one vjp for each of the "
-                f"{math.prod(self.measurement.operator.output_shape)} measured values, more than dense={self.method.dense}: raise dense, or measure less"
+                f"the twist of conditioner 'mmps' takes one vjp for each of the {self.measured} measured values, more "
+                f"than dense={self.method.dense}: raise dense, or measure less"
             )
         x0, vjp = self.prior.denoise_with_vjp(x, t)
         r = self.measurement.residual(x0).flatten(1)
@@ -121,7 +121,12 @@ class MatchedMoments(GaussianLikelihood):
     @property
     def is_dense(self) -> bool:
         """A C A^T is computed as a matrix."""
-        return math.prod(self.measurement.operator.output_shape) <= self.method.dense
+        return self.measured <= self.method.dense
+
+    @property
+    def measured(self) -> int:
+        """The number of measured values."""
+        return math.prod(self.measurement.operator.output_shape)
 
     @property
     def operator(self) -> LinearOperator:

@@ -36,13 +36,16 @@ References:
 
 from __future__ import annotations
 
+import math
+
 import attrs
 import torch
 from torch import Tensor
 
 from scoreplug.measurement import Measurement
-from scoreplug.model import ConditionedModel, broadcast
-from scoreplug.protocols import LinearOperator, ScoreModel
+from scoreplug.model import broadcast
+from scoreplug.protocols import LinearOperator, ScoreModel, Twist
+from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
 
 
 @attrs.frozen(kw_only=True)
@@ -64,17 +67,22 @@ class TMPD:
 
 
 @attrs.frozen(kw_only=True, eq=False)
-class TMPDScore(ConditionedModel):
+class TMPDScore(GaussianLikelihood):
     """The prior's score plus the guidance, by way of the denoised estimate."""
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
+        twist = self.twist(x, t)
+        return twist.x0 + broadcast(self.sde.sigma(t) ** 2 / self.sde.alpha(t), x) * twist.gradient
+
+    def twist(self, x: Tensor, t: Tensor) -> Twist:
+        """log N(y; A x0, diag) and its gradient with the diagonal held fixed."""
         operator: LinearOperator = self.measurement.operator  # type: ignore[assignment]
         x0, vjp = self.prior.denoise_with_vjp(x, t)
         r = self.measurement.residual(x0)
         scale = broadcast(self.sde.sigma(t) ** 2 / self.sde.alpha(t), x)
 
-        def CAt(v: Tensor) -> Tensor:
-            return scale * vjp(operator.adjoint(v))  # the Jacobian of E[x_0 | x_t] is symmetric
-
-        row_sums = self.measurement.operator(CAt(torch.ones_like(r))).clamp_min(0)
-        return x0 + CAt(r / (self.measurement.noise_std**2 + row_sums))
+        # the Jacobian of E[x_0 | x_t] is symmetric
+        row_sums = self.measurement.operator(scale * vjp(operator.adjoint(torch.ones_like(r)))).clamp_min(0)
+        variance = self.measurement.noise_std**2 + row_sums
+        log = -0.5 * (r**2 / variance + (2 * math.pi * variance).log()).flatten(1).sum(1)
+        return Twist(x0=x0, log=log, gradient=vjp(operator.adjoint(r / variance)), vjp=vjp)

@@ -143,6 +143,7 @@ class SamplerSpec(ComponentSpec):
         exact_with: what makes it exact ("log-density"); without, it approximates, and says so.
         corrects: it has moves at a fixed level, and can be the corrector of "pc".
         couples: samples of one population depend on each other (SMC); the population is then the unit of work.
+        point: it reports an estimate, the spread of which says nothing of the posterior's.
     """
 
     kind: ClassVar[str] = "sampler"
@@ -150,6 +151,7 @@ class SamplerSpec(ComponentSpec):
     exact_with: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     corrects: bool = False
     couples: bool = False
+    point: bool = False
 
 
 @attrs.frozen(kw_only=True)

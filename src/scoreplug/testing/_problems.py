@@ -16,7 +16,7 @@ from scoreplug.measurement import Measurement, simulate
 from scoreplug.model import WrappedModel
 from scoreplug.noise import Noise
 from scoreplug.operator import from_function, with_dense_svd
-from scoreplug.protocols import SDE, ScoreModel, Twist
+from scoreplug.protocols import SDE, HasSpread, ScoreModel, Twist
 from scoreplug.registry.specs import OF_POSTERIORS
 from scoreplug.testing.kit import Subject
 
@@ -125,6 +125,10 @@ class Wrapped(WrappedModel):
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         return self.after(self.base.denoise(x, t), t)
+
+    def spread(self, t: Tensor) -> Tensor:
+        stated: HasSpread = self.base  # type: ignore[assignment]
+        return stated.spread(t)
 
 
 @attrs.frozen(kw_only=True, eq=False)

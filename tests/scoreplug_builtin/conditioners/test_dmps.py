@@ -157,14 +157,14 @@ def test_the_network_is_evaluated_once_and_not_differentiated():
     assert not any(score.requires_grad for score in scores)
 
 
-def ill_conditioned():
+def ill_conditioned(make):
     """Singular values 1 to 1e-4: at large levels the system has a condition of nearly 1e8."""
     rows = torch.diag(torch.logspace(0, -4, 6, dtype=torch.float64))
-    return rows, Measurement(solved_iteratively(rows), random(6, seed=5), 1e-3)
+    return rows, Measurement(make(rows), random(6, seed=5), 1e-3)
 
 
 def test_conjugate_gradients_stop_at_the_tolerance_or_at_the_last_step():
-    rows, measurement = ill_conditioned()
+    rows, measurement = ill_conditioned(solved_iteratively)
     prior = smooth_prior("ve")
     r = measurement.residual(STATES)
     b = measurement.noise_std**2
@@ -179,29 +179,45 @@ def test_conjugate_gradients_stop_at_the_tolerance_or_at_the_last_step():
     torch.testing.assert_close(single, step * r, rtol=1e-10, atol=1e-10)
 
 
-def test_a_decomposition_is_solved_exactly_whatever_the_tolerance():
-    rows, measurement = ill_conditioned()
-    exact = Measurement(decomposed(rows), measurement.data, measurement.noise_std)
-    posterior = DMPS(tolerance=0.5, max_steps=1).condition(smooth_prior("ve"), exact)
+@pytest.mark.parametrize("t", [0.1, 0.5, 1.0])
+def test_a_decomposition_is_solved_exactly_at_every_level_even_in_single_precision(t):
+    """Each singular value on its own: level up to 50 and a condition up to 1e9, of which nothing is felt."""
+    rows, measurement = ill_conditioned(decomposed)
+    posterior = DMPS(tolerance=0.5, max_steps=1).condition(smooth_prior("ve"), measurement)
+    time = torch.tensor(t, dtype=torch.float64)
 
-    solved = posterior.solve(measurement.residual(STATES), a=torch.tensor(25.0), b=1e-6)
+    gradient, _ = posterior.guidance(STATES.float(), time)
 
-    M = 25.0 * rows @ rows.T + 1e-6 * EYE
-    # a condition of 3e7, of which rounding makes 1e-8
-    torch.testing.assert_close(solved @ M, measurement.residual(STATES), rtol=1e-7, atol=1e-7)
+    s, level = rows.diagonal(), posterior.sde.level(time)
+    expected = s * (measurement.data - s * STATES.flatten(1)) / (level**2 * s**2 + 1e-6)
+    torch.testing.assert_close(gradient.flatten(1).double(), expected, rtol=1e-4, atol=1e-9)
 
 
-def test_a_sinogram_is_conditioned_in_single_precision_at_every_level():
-    """A A^T is too ill conditioned for a solve to the last digit."""
+def test_what_the_operator_cannot_reach_does_not_pull():
+    """Two rows that say the same: their mean counts, their difference does not, with noise or without."""
+    prior, both, one = smooth_prior(), decomposed(torch.stack([A[0], A[0]])), decomposed(A[:1])
+    for sigma_y in (0.3, 0.0):
+        double = DMPS().condition(prior, Measurement(both, torch.tensor([0.4, 0.8], dtype=torch.float64), sigma_y))
+        mean = Measurement(one, torch.tensor([0.6], dtype=torch.float64), sigma_y / 2**0.5)
+        single = DMPS().condition(prior, mean)
+
+        # the mean of two values with independent noise has half their variance, and the same signal
+        torch.testing.assert_close(double.score(STATES, T), single.score(STATES, T), rtol=1e-9, atol=1e-9)
+        difference = double.log_density(STATES, T) - double.log_density(STATES[:1], T)
+        expected = single.log_density(STATES, T) - single.log_density(STATES[:1], T)
+        torch.testing.assert_close(difference, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_coils_are_conditioned_in_single_precision_from_the_largest_level():
+    """No decomposition is known of them; a solve to the last digit is out of reach there."""
     i = torch.arange(256, dtype=torch.float64)
     covariance = 0.1 * (-(i[:, None] - i).abs() / 3).exp()
     prior = registry.get_model("gaussian", image_shape=(1, 16, 16), covariance=covariance, precision="float32")
-    operator = registry.get_operator("radon", image_shape=(1, 16, 16), angles=8)
-    truth = registry.get_sampler("ancestral", steps=50).sample(prior, 1, seed=3)
-    measurement = Measurement(operator, operator(truth)[0], 0.05)
-    posterior = DMPS().condition(prior, measurement)
+    operator = registry.get_operator("multi-coil-fourier", image_shape=(1, 16, 16), coils=4, acceleration=2.0)
+    truth = registry.get_sampler("ancestral", steps=20).sample(prior, 1, seed=3)
+    measurement = Measurement(operator, operator(truth)[0], 0.01)
 
-    sample = registry.get_sampler("ancestral", steps=50).sample(posterior, 1)
+    sample = registry.get_sampler("ancestral", steps=60).sample(DMPS().condition(prior, measurement), 1)
 
     assert float(measurement.residual(sample).square().mean().sqrt()) < 0.1 * float(measurement.data.std())
 

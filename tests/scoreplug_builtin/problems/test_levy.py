@@ -257,6 +257,13 @@ def test_a_draw_changes_x_and_y_and_a_seed_the_mask(task):
         assert not torch.equal(matrix(first), matrix(other))
 
 
+def test_samples_of_two_draws_share_no_noise():
+    """With Gaussian increments equal noise would make the one a shifted copy of the other."""
+    first, second = (LevyProblem(size=4, increments="gaussian", task="denoising", draw=i, burn_in=1) for i in (0, 1))
+
+    assert (first.exact_samples(20) - second.exact_samples(20)).std(0).min() > 0.05
+
+
 def test_degrees_without_a_variance_are_refused():
     with pytest.raises(ValueError, match="degrees must be >= 3"):
         LevyProblem(increments="student", degrees=2)

@@ -358,6 +358,10 @@ def test_a_draw_changes_x_and_y_and_a_seed_the_prior():
     assert not torch.equal(first.truth, second.truth)
     assert not torch.equal(first.measurement.data, second.measurement.data)
     assert not torch.equal(first.prior.normals.mean, other.prior.normals.mean)
+    # Equal uniform numbers would put the samples of two posteriors into the same order.
+    orders = [p.exact_samples(20).flatten().argsort() for p in (first, second, other)]
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
 
 
 def test_what_cannot_be_computed_is_refused():
