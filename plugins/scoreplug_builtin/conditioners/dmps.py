@@ -44,7 +44,7 @@ from scoreplug import param
 from scoreplug.measurement import Measurement
 from scoreplug.model import broadcast, score_and_log_density
 from scoreplug.operator import SVD, conjugate_gradient
-from scoreplug.protocols import HasLogDensity, HasSVD, ScoreModel
+from scoreplug.protocols import HasLogDensity, HasSVD, ScoreModel, Twist
 from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
 from scoreplug_builtin.conditioners._predictive import likelihood_pull, require_solvable
 

@@ -50,7 +50,8 @@ def evaluate(
 ) -> dict[str, float | None]:
     """Metrics of n samples, of what the problem knows.
 
-    - Of exact samples: sliced_wasserstein, its floor and the floor's worst pair, energy_distance, mmd_squared and mmd_p_value, on request c2st.
+    - Of exact samples: sliced_wasserstein, its floor and the floor's worst pair, energy_distance, mmd_squared and
+      mmd_p_value, on request c2st.
     - Of moments: mean_error, gaussian_wasserstein, spread_ratio, mmse_gap.
     - Of modes: mode_weights_tv and its floor.
     - Of a log posterior: ksd_squared.
