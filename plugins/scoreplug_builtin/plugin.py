@@ -429,7 +429,7 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         factory="scoreplug_builtin.samplers.reddiff:REDDiff",
         aliases=("red-diff",),
         references=("arXiv:2305.04391",),
-        needs=("likelihood",),
+        needs=("refine",),
         point=True,
     ),
     SamplerSpec(

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.noise import Noise
-from scoreplug.protocols import HasLikelihood, ScoreModel
+from scoreplug.protocols import HasLikelihood, HasRefine, ScoreModel
 from scoreplug.sampler import BaseSampler, State
 
 BETAS, EPSILON = (0.9, 0.99), 1e-8  # Adam's, as the authors set them
@@ -92,10 +92,10 @@ class REDDiff(BaseSampler):
         return prior.denoise(prior.sde.alpha(state.t) * state.x, state.t)
 
     def _posterior(self, model: ScoreModel) -> HasLikelihood:
-        if not isinstance(model, HasLikelihood):
+        if not isinstance(model, HasRefine):  # another one's guidance of x_t would go unheard
             raise TypeError(
-                f"sampler 'reddiff' needs a posterior that states log p(y | x_0), which {type(model).__name__} does "
-                "not; use a conditioner that gives one, such as 'diffpir'"
+                f"sampler 'reddiff' needs a posterior that meets y in x_0 alone, which {type(model).__name__} does "
+                "not; use the conditioner 'diffpir'"
             )
         return model
 

@@ -1,0 +1,470 @@
+r"""The methods of azula and deepinv on our Gaussian mixtures, beside ours: the tables of docs/peers.md.
+
+    python benchmarks/peers.py --cells 8-1 8-2 8-4 80-1 80-2 80-4 --seeds 5 --out docs/peers.json
+    python benchmarks/peers.py --render docs/peers.json --out docs/peers.md
+
+Needs azula and deepinv beside scoreplug, but not to render. Each library runs through its public classes, with our
+mixture as its denoiser, on the same data and with 100 evaluations of the denoiser per sample. A row that is there
+already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib.metadata
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from scoreplug import registry
+from scoreplug.bench import metrics
+from scoreplug.run.cost import Cost, counted_model
+
+BUDGET = 100
+REFERENCES = tuple(range(2**32, 2**32 + 5))  # seeds of the exact sets, none that a method runs with
+LIBRARIES = ("scoreplug", "azula", "deepinv")
+
+# name of a row, its title
+METHODS = {
+    "posterior": "the posterior's own denoiser",
+    "dps": "DPS",
+    "pigdm": "PiGDM",
+    "tmpd": "TMPD",
+    "mmps": "MMPS",
+    "diffpir": "DiffPIR",
+    "ddrm": "DDRM",
+    "tds": "SMC (TDS)",
+}
+
+
+# --- ours ---------------------------------------------------------------------------------------------------------
+
+OURS = {
+    "dps": {},
+    "pigdm": {},
+    "tmpd": {},
+    "mmps": {},
+    "diffpir": {"noise": "fresh", "eta": 0.1**0.5},
+    "ddrm": {"noise": "fresh", "eta": 0.85},
+}
+
+
+def scoreplug_runs(problem: Any, n: int, seed: int) -> dict[tuple[str, str], Callable[[], tuple[Tensor, float]]]:
+    """Default parameters; the last evaluation is the final denoising, so that there is one step less."""
+
+    def run(model: Any, name: str, conditioner: str | None, **params: Any) -> tuple[Tensor, float]:
+        cost = Cost()
+        model = counted_model(model, cost)
+        if conditioner is not None:
+            model = registry.get_conditioner(conditioner).condition(model, problem.measurement)
+        x = registry.get_sampler(name, steps=BUDGET - 1, **params).sample(model, n, seed=seed)
+        return x, cost.evaluations / n
+
+    ancestral = functools.partial(run, name="ancestral", grid="rho")
+    runs = {("posterior", "default"): lambda: ancestral(problem.oracle, conditioner=None)}
+    for name, params in OURS.items():
+        runs[name, "default"] = functools.partial(ancestral, problem.prior, conditioner=name, **params)
+    runs["tds", "default"] = lambda: run(problem.prior, "smc", "mmps")
+    return runs
+
+
+# --- theirs -------------------------------------------------------------------------------------------------------
+
+
+@attrs.define(eq=False)
+class Scaled:
+    """The problem in the unit of a peer, x = centre + scale u, with a count of its denoiser's evaluations."""
+
+    problem: Any
+    centre: Tensor
+    scale: float
+    calls: int = 0
+
+    @classmethod
+    def unit_variance(cls, problem: Any) -> Scaled:
+        """The mean 0 and the average variance 1 of the prior."""
+        moments = problem.prior.moments
+        variance = float(moments.covariance().diagonal(dim1=-2, dim2=-1).mean())
+        return cls(problem, moments.mean[0], math.sqrt(variance))
+
+    @classmethod
+    def image_range(cls, problem: Any) -> Scaled:
+        """The range [0, 1]: the modes lie within 16 of 0 in every coordinate, and have the standard deviation 1."""
+        return cls(problem, torch.full((problem.dimension,), -20.0, dtype=torch.float64), 40.0)
+
+    @property
+    def matrix(self) -> Tensor:
+        return self.problem.measurement.operator.matrix
+
+    @property
+    def y(self) -> Tensor:
+        return (self.problem.measurement.data - self.matrix @ self.centre) / self.scale
+
+    @property
+    def noise_std(self) -> float:
+        return self.problem.measurement.noise_std / self.scale
+
+    def denoise(self, u: Tensor, level: Tensor, *, posterior: bool = False) -> Tensor:
+        """E[u_0 | u_0 + level z = u], in float64 inside and in u's precision outside."""
+        self.calls += 1
+        model = self.problem.oracle if posterior else self.problem.prior
+        t = model.sde.time_of(level.detach().double().flatten()[0] * self.scale)
+        x = self.centre + self.scale * u.double().flatten(1)
+        x0 = model.denoise(x.reshape(-1, *model.shape), t).flatten(1)
+        return ((x0 - self.centre) / self.scale).reshape(u.shape).to(u)
+
+    def apply(self, u: Tensor) -> Tensor:
+        """A u, (B, m)."""
+        return u.flatten(1) @ self.matrix.T.to(u)
+
+    def data_unit(self, u: Tensor) -> Tensor:
+        """x, (B, 1, 1, d)."""
+        return (self.centre + self.scale * u.double().flatten(1)).reshape(-1, 1, 1, self.problem.dimension)
+
+
+def azula_runs(problem: Any, n: int, seed: int) -> dict[tuple[str, str], Callable[[], tuple[Tensor, float]]]:
+    """Unit variance, their VP schedule, and DDIM with eta = 1 around their denoisers, as in their tutorials."""
+    from azula.denoise import Denoiser, DiracPosterior
+    from azula.guidance import DiffPIRDenoiser, DPSSampler, MMPSDenoiser, PGDMSampler, TDSSampler, TMPDenoiser
+    from azula.linalg.covariance import IsotropicCovariance
+    from azula.noise import VPSchedule
+    from azula.sample import DDIMSampler
+
+    class Mixture(Denoiser):
+        def __init__(self, scaled: Scaled, *, posterior: bool = False) -> None:
+            super().__init__()
+            self.scaled, self.posterior, self.schedule = scaled, posterior, VPSchedule()
+
+        def forward(self, x_t: Tensor, t: Tensor, **kwargs: Any) -> DiracPosterior:
+            alpha, sigma = self.schedule(t)
+            return DiracPosterior(
+                mean=self.scaled.denoise(x_t / alpha, sigma / alpha, posterior=self.posterior).to(x_t)
+            )
+
+    common = {"steps": BUDGET, "silent": True, "dtype": torch.float64}
+    m = problem.measured
+
+    def run(make: Callable[[Scaled, Any, dict], Any], *, posterior: bool = False) -> tuple[Tensor, float]:
+        torch.manual_seed(seed)
+        scaled = Scaled.unit_variance(problem)
+        sampler = make(scaled, Mixture(scaled, posterior=posterior), {"y": scaled.y, "A": scaled.apply})
+        u = sampler(sampler.init((n, problem.dimension), dtype=torch.float64))
+        return scaled.data_unit(u), scaled.calls
+
+    def ddim(denoiser: Any) -> Any:
+        return DDIMSampler(denoiser, eta=1.0, **common)
+
+    def mmps(**params: Any) -> Callable:
+        return lambda s, D, data: ddim(
+            MMPSDenoiser(D, **data, cov_y=IsotropicCovariance(torch.tensor(s.noise_std**2)), **params)
+        )
+
+    def diffpir(**params: Any) -> Callable:
+        return lambda s, D, data: ddim(DiffPIRDenoiser(D, **data, var_y=s.noise_std**2, **params))
+
+    def pgdm(**params: Any) -> Callable:
+        return lambda s, D, data: PGDMSampler(
+            D, **data, A_inv=lambda y: y @ torch.linalg.pinv(s.matrix).T, **params, **common
+        )
+
+    def tds(*, full: bool) -> Callable:
+        """Their tutorial's twist, whose variance is level^2 diag(A A^T); or that of unit variance, and all of A A^T."""
+
+        def make(s: Scaled, D: Any, data: dict) -> Any:
+            gram, noise = s.matrix @ s.matrix.T, s.noise_std**2 * torch.eye(m, dtype=torch.float64)
+
+            def twist(x: Tensor, level: Tensor) -> Tensor:
+                S = noise + (level**2 / (1 + level**2) * gram if full else level**2 * gram.diagonal().diag())
+                normal = torch.distributions.MultivariateNormal(s.apply(x), S, validate_args=False)
+                return normal.log_prob(s.y)
+
+            return TDSSampler(D, twist, **common)
+
+        return make
+
+    return {
+        ("posterior", "default"): lambda: run(lambda s, D, data: ddim(D), posterior=True),
+        ("dps", "default"): lambda: run(lambda s, D, data: DPSSampler(D, **data, **common)),
+        ("dps", "adapted"): lambda: run(lambda s, D, data: DPSSampler(D, **data, zeta=math.sqrt(n), **common)),
+        ("pigdm", "default"): lambda: run(pgdm()),
+        ("pigdm", "adapted"): lambda: run(pgdm(eta=1.0)),
+        ("tmpd", "default"): lambda: run(lambda s, D, data: ddim(TMPDenoiser(D, **data, var_y=s.noise_std**2))),
+        ("mmps", "default"): lambda: run(mmps()),
+        ("mmps", "adapted"): lambda: run(mmps(iterations=m)),
+        ("diffpir", "default"): lambda: run(diffpir()),
+        ("diffpir", "adapted"): lambda: run(diffpir(lmbda=1.0, iterations=m + 1)),
+        ("tds", "default"): lambda: run(tds(full=False)),
+        ("tds", "adapted"): lambda: run(tds(full=True)),
+    }
+
+
+def deepinv_runs(problem: Any, n: int, seed: int) -> dict[tuple[str, str], Callable[[], tuple[Tensor, float]]]:
+    """The range [0, 1], which its denoisers have, and DDPM on its VP process from t = 1 to 0, the default of its DPS."""
+    import deepinv
+    from deepinv.sampling import DDPMSolver, PosteriorDiffusion, VariancePreservingDiffusion
+    from deepinv.sampling.noisy_datafidelity import MomentMatchingDataFidelity, PiGDMDataFidelity
+
+    d, m = problem.dimension, problem.measured
+
+    class Mixture(deepinv.models.Denoiser):
+        def __init__(self, scaled: Scaled, *, posterior: bool = False) -> None:
+            super().__init__()
+            self.scaled, self.posterior = scaled, posterior
+
+        def forward(self, x: Tensor, sigma: Any, **kwargs: Any) -> Tensor:
+            return self.scaled.denoise(x, torch.as_tensor(sigma), posterior=self.posterior)
+
+    def linear(s: Scaled) -> Any:
+        return deepinv.physics.LinearPhysics(
+            A=lambda u, **_: s.apply(u).reshape(-1, 1, 1, m),
+            A_adjoint=lambda v, **_: (v.flatten(1) @ s.matrix.to(v)).reshape(-1, 1, 1, d),
+            img_size=(1, 1, d),
+            noise_model=deepinv.physics.GaussianNoise(sigma=s.noise_std),
+        )
+
+    def decomposed(s: Scaled) -> Any:
+        """Coordinates beyond the m singular values are 0 in y."""
+        U, values, Vh = torch.linalg.svd(s.matrix, full_matrices=True)
+
+        def times(matrix: Tensor) -> Callable:
+            return lambda v: (v.flatten(1) @ matrix.T.to(v)).reshape(len(v), 1, 1, -1)
+
+        pad = torch.nn.functional.pad
+        return deepinv.physics.DecomposablePhysics(
+            U=lambda v: times(U)(v[..., :m]),
+            U_adjoint=lambda v: pad(times(U.T)(v), (0, d - m)),
+            V=times(Vh.T),
+            V_adjoint=times(Vh),
+            mask=pad(values, (0, d - m)).reshape(1, 1, 1, d).float(),
+            img_size=(1, 1, d),
+            noise_model=deepinv.physics.GaussianNoise(sigma=s.noise_std),
+        )
+
+    def run(make: Callable[[Any, Any, Scaled], Any], *, unit: bool = False, posterior: bool = False, svd: bool = False):
+        torch.manual_seed(seed)
+        scaled = Scaled.unit_variance(problem) if unit else Scaled.image_range(problem)
+        denoiser, physics = Mixture(scaled, posterior=posterior), (decomposed if svd else linear)(scaled)
+        u = make(denoiser, physics, scaled)(scaled.y.float().reshape(1, 1, 1, m).repeat(n, 1, 1, 1), physics)
+        return scaled.data_unit(u.detach()), scaled.calls
+
+    def solver() -> Any:
+        return DDPMSolver(timesteps=torch.linspace(1, 0, BUDGET + 1, dtype=torch.float64))
+
+    def diffusion(fidelity: Any, denoiser: Any, **params: Any) -> Callable:
+        model = PosteriorDiffusion(
+            data_fidelity=fidelity,
+            denoiser=denoiser,
+            sde=VariancePreservingDiffusion(alpha=1.0),
+            solver=solver(),
+            **params,
+        )
+        return lambda y, physics: model(y, physics, x_init=(n, 1, 1, d))
+
+    def dps(**params: Any) -> Callable:
+        def make(D: Any, physics: Any, s: Scaled) -> Callable:
+            model = deepinv.sampling.DPS(D, num_steps=BUDGET + 1, **params)
+            return lambda y, physics: model(y, physics, x_init=(n, 1, 1, d))
+
+        return make
+
+    def pigdm(**params: Any) -> Callable:
+        unit = {"minus_one_one": False} if params else {}
+        return lambda D, physics, s: diffusion(PiGDMDataFidelity(D, **params), D, **unit)
+
+    def mmps(**params: Any) -> Callable:
+        return lambda D, physics, s: diffusion(MomentMatchingDataFidelity(D, **params), D)
+
+    def ddrm(**params: Any) -> Callable:
+        return lambda D, physics, s: deepinv.sampling.DDRM(D, **params)
+
+    def diffpir(**params: Any) -> Callable:
+        return lambda D, physics, s: deepinv.sampling.DiffPIR(
+            D, deepinv.optim.data_fidelity.L2(), sigma=s.noise_std, **params
+        )
+
+    radius = float(problem.prior.normals.mean.norm(dim=1).max()) / Scaled.unit_variance(problem).scale
+    geometric = np.geomspace(2 * radius, 1e-3, BUDGET)
+    exact = {"cg_max_iter": 2 * m, "cg_tol": 1e-8}
+    return {
+        ("posterior", "default"): lambda: run(lambda D, physics, s: diffusion(None, D), posterior=True),
+        ("dps", "default"): lambda: run(dps()),
+        ("dps", "adapted"): lambda: run(dps(guidance="annealed")),
+        ("pigdm", "default"): lambda: run(pigdm()),
+        ("pigdm", "adapted"): lambda: run(pigdm(**exact), unit=True),
+        ("mmps", "default"): lambda: run(mmps()),
+        ("mmps", "adapted"): lambda: run(mmps(**exact)),
+        ("ddrm", "default"): lambda: run(ddrm(), svd=True),
+        ("ddrm", "adapted"): lambda: run(ddrm(sigmas=geometric), svd=True, unit=True),
+        ("diffpir", "default"): lambda: run(diffpir()),
+        ("diffpir", "adapted"): lambda: run(diffpir(lambda_=2.0)),
+    }
+
+
+RUNS = {"scoreplug": scoreplug_runs, "azula": azula_runs, "deepinv": deepinv_runs}
+
+
+# --- measuring ----------------------------------------------------------------------------------------------------
+
+
+def measured(problem: Any, exact: list[Tensor], run: Callable[[], tuple[Tensor, float]]) -> dict[str, Any]:
+    """Distance and mode weights of one run's samples."""
+    started = time.perf_counter()
+    try:
+        x, evaluations = run()
+    except ArithmeticError as error:
+        return {"failed": f"{type(error).__name__}: {error}"}
+    bad = int((~x.flatten(1).isfinite().all(1)).sum())
+    if bad:
+        return {"failed": f"{bad} of {len(x)} samples are not finite", "evaluations": evaluations}
+    weights = metrics.mode_weights_tv(problem.modes(x), problem.mode_weights)
+    return {
+        "sw": float(np.mean([metrics.sliced_wasserstein(x, each) for each in exact])),
+        "tv": weights.tv,
+        "tv_floor": weights.tv_floor,
+        "evaluations": evaluations,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def floor(exact: list[Tensor]) -> float:
+    """The mean distance between two exact sets."""
+    pairs = [metrics.sliced_wasserstein(a, b) for i, a in enumerate(exact) for b in exact[:i]]
+    return float(np.mean(pairs))
+
+
+# --- the page -----------------------------------------------------------------------------------------------------
+
+HEADER = """# The same cells in azula and deepinv
+
+The problem is `gaussian-mixture` of `scoreplug bench`: 25 modes with unit covariance on a grid of spacing 8, in d
+dimensions, measured by a random d_y x d matrix with noise. Its posterior is known exactly, and so is the denoiser,
+which every library is given: what remains is what a method and its implementation do. The y, the {n} samples and the
+{budget} evaluations of the denoiser per sample are the same for all{except_evaluations}. The versions are {versions}.
+
+An entry is the sliced Wasserstein distance to the exact posterior, in units of a mode's standard deviation, with the
+95 % interval of its mean over seeds (each a new operator, noise level and y), and in brackets the total variation
+between the shares of the modes and their posterior weights. *floor* is the same between two exact sets of {n} samples.
+The first row replaces prior and guidance by the exact posterior's denoiser, so that only the integrator is left.
+
+Each library is used through its public classes. scoreplug has its default parameters, `ancestral` on the grid "rho";
+for DDRM and DiffPIR with the fresh noise that they were published with. azula has the data in zero mean and unit
+variance, its `VPSchedule`, its own sampler for DPS, PGDM and TDS, and `DDIMSampler` with eta = 1 for the others, as its
+tutorials do. deepinv has the data in [0, 1], the range that it documents, and the variance-preserving process with
+`DDPMSolver`, which are the defaults of its `DPS`. *default* leaves every parameter of a method as documented;
+*adapted* changes what the list below says.
+"""
+
+ADAPTED = """
+What *adapted* changes:
+
+* azula: DPS `zeta` = sqrt({n}), which undoes the norm over the batch; PGDM `eta` = 1; MMPS as many GMRES iterations as
+  measured values; DiffPIR `lmbda` = 1 and enough iterations to solve; TDS a twist with the variance level^2 / (1 +
+  level^2) A A^T of unit variance, where its tutorial has level^2 diag(A A^T). TMPD has no parameter.
+* deepinv: DPS `guidance` = "annealed"; PiGDM data in unit variance, `minus_one_one` = False, and conjugate gradients
+  to convergence; MMPS the latter; DDRM data in unit variance and geometric `sigmas` from twice the data's radius to
+  .001; DiffPIR `lambda_` = 2, which is Bayes' rule in its units.
+"""
+
+REASONS = ""
+
+
+def interval(values: list[float]) -> str:
+    """The mean and half the width of its 95 % interval."""
+    mean = f"{np.mean(values):.2f}"
+    return mean if len(values) < 2 else f"{mean} ± {1.96 * np.std(values, ddof=1) / math.sqrt(len(values)):.2f}"
+
+
+def entry(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return ""
+    fine = [row for row in rows if "failed" not in row]
+    if not fine:
+        return f"failed {len(rows)}/{len(rows)}"
+    text = f"{interval([row['sw'] for row in fine])} ({np.mean([row['tv'] for row in fine]):.2f})"
+    return text if len(fine) == len(rows) else f"{text}, failed {len(rows) - len(fine)}/{len(rows)}"
+
+
+def exceptions(rows: list[dict[str, Any]]) -> str:
+    """Who had another number of evaluations."""
+    found = {
+        f"{row['library']}'s {METHODS[row['method']]} has {row['evaluations']:g}"
+        for row in rows
+        if row.get("evaluations", BUDGET) != BUDGET
+    }
+    return f" ({'; '.join(sorted(found))})" if found else ""
+
+
+def render(results: dict[str, Any]) -> str:
+    """The page, from the file that runs of this script have written."""
+    rows = results["rows"]
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    page = HEADER.format(n=results["n"], budget=BUDGET, except_evaluations=exceptions(rows), versions=versions)
+    columns = [("scoreplug", "default"), *((lib, form) for lib in LIBRARIES[1:] for form in ("default", "adapted"))]
+    for cell in dict.fromkeys(row["cell"] for row in rows):
+        here = [row for row in rows if row["cell"] == cell]
+        seeds = {row["seed"] for row in here}
+        floors = [value for key, value in results["floors"].items() if key.split("/")[0] == cell]
+        tv_floor = np.mean([row["tv_floor"] for row in here if "tv_floor" in row])
+        d, measured_values = cell.split("-")
+        page += f"\n## d = {d}, d_y = {measured_values}\n\n"
+        page += f"{len(seeds)} seeds; floor {np.mean(floors):.2f} ({tv_floor:.2f}).\n\n"
+        page += "| method | scoreplug | azula | azula, adapted | deepinv | deepinv, adapted |\n|---|---|---|---|---|---|\n"
+        for method, title in METHODS.items():
+            found = [
+                [r for r in here if (r["method"], r["library"], r["form"]) == (method, *column)] for column in columns
+            ]
+            page += f"| {title} | " + " | ".join(entry(each) or "–" for each in found) + " |\n"
+    return page + ADAPTED.format(n=results["n"]) + REASONS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", default=["8-1"], help="dimension and measured values, such as 80-2")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=500)
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES)
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
+    parser.add_argument("--render", type=Path, help="write the page of these results instead")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    if options.render:
+        options.out.write_text(render(json.loads(options.render.read_text())))
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    results = {"n": options.samples, "versions": {}, "floors": {}, "rows": []}
+    if options.out.exists():
+        results = json.loads(options.out.read_text())
+    if results["n"] != options.samples:
+        parser.error(f"{options.out} holds runs with {results['n']} samples; give another --out or --samples")
+    results["versions"] = {name: importlib.metadata.version(name) for name in (*LIBRARIES, "torch")}
+    for seed in range(options.seeds):
+        for cell in options.cells:
+            d, m = map(int, cell.split("-"))
+            problem = registry.get_problem("gaussian-mixture", dimension=d, measured=m, seed=seed)
+            exact = [problem.exact_samples(options.samples, seed=reference) for reference in REFERENCES]
+            results["floors"].setdefault(f"{cell}/{seed}", floor(exact))
+            for library in options.libraries:
+                for (method, form), run in RUNS[library](problem, options.samples, seed).items():
+                    key = {"cell": cell, "seed": seed, "library": library, "method": method, "form": form}
+                    if method not in options.methods or any(key.items() <= row.items() for row in results["rows"]):
+                        continue
+                    row = {**key, **measured(problem, exact, run)}
+                    results["rows"].append(row)
+                    options.out.write_text(json.dumps(results, indent=1) + "\n")
+                    shown = row.get("failed") or f"{row['sw']:.2f} ({row['tv']:.2f}), {row['seconds']:.1f} s"
+                    print(f"{cell}, seed {seed}, {library} {method} {form}: {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
