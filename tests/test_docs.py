@@ -111,7 +111,7 @@ def test_the_table_of_contents_is_the_registry():
     """The README's table names every component, and nothing else."""
     from scoreplug import registry
 
-    for kind in ("model", "sde", "operator", "conditioner", "sampler"):
+    for kind in ("model", "sde", "operator", "conditioner", "sampler", "problem"):
         (row,) = re.findall(rf"^\| {kind} \| (.*) \|$", README, re.M)
         assert set(re.findall(r"`([a-z0-9-]+)`", row)) == {spec.name for spec in registry.list(kind)}
 

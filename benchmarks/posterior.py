@@ -1,0 +1,141 @@
+"""The page on posterior correctness, from the rows of `scoreplug bench`.
+
+scoreplug bench mixture --executor process:2 --out bench/mixture
+scoreplug bench quick --executor process:2 --out bench/quick
+scoreplug bench budgets --executor process:2 --out bench/budgets
+cp bench/mixture/rows.jsonl docs/bench/mixture.jsonl    # and so on
+python benchmarks/posterior.py --render docs/bench --out docs/posterior.md
+"""
+
+import argparse
+from pathlib import Path
+
+from scoreplug.bench.store import read_rows
+from scoreplug.bench.table import best, summaries
+
+HEAD = """# How far from the posterior?
+
+PSNR cannot see a wrong mode weight or a collapsed variance. `scoreplug bench` measures methods on problems whose
+posterior is known. This page is
+rendered from rows that are committed beside it (`docs/bench/*.jsonl`); `scoreplug bench --reproduce KEY --out
+docs/bench/quick.jsonl` computes any of
+them again and compares, and a test does so for three.
+
+Error: the mean sliced Wasserstein distance W1 over 100 directions between the method's samples and five exact sets of
+the same size. Floor: the same
+between pairs of exact sets; a ratio of 1 is a method that cannot be told from exact samples. Mode TV: total variation
+between the found and the true
+weights of the modes. log Z: error of the estimated log evidence, mean ± 1.96 standard errors, in nats. Evaluations of
+the network are per sample.
+
+"""
+
+MIXTURE = """## The sampling floor is reached
+
+The Gaussian mixture of Cardoso et al. (ICLR 2024): 25 modes in d dimensions, d_y random linear measurements, 20 draws
+of the problem for d = 8 and 80,
+5 for d = 800, {n} samples each. *Oracle* is the exact score of the posterior under the same kind of sampler: what the
+integrator costs. *mmps + smc*
+sees the prior's score alone. Its twist is Bayes' rule with Tweedie's mean and covariance, and its transitions carry
+Tweedie's covariance too, which
+DDPM's leave out; particles are resampled along a space-filling curve. The start of the process is twice as wide as
+the data's radius.
+
+| d, d_y | floor | exact samples | oracle, 100 steps | mmps + smc, 100 steps | mode TV | log Z |
+|---|---|---|---|---|---|---|
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--render", type=Path, required=True, metavar="FOLDER", help="where the rows are")
+    parser.add_argument("--out", type=Path, required=True, metavar="PAGE")
+    options = parser.parse_args()
+    parts = [HEAD, mixture(options.render / "mixture.jsonl"), quick(options.render / "quick.jsonl")]
+    if (options.render / "budgets.jsonl").exists():
+        parts.append(budgets(options.render / "budgets.jsonl"))
+    options.out.write_text("\n".join(part.rstrip() + "\n" for part in parts))
+
+
+def mixture(path):
+    """The nine cells of the published grid."""
+    found = summaries(read_rows(path))
+    lines = [MIXTURE.format(n=found[0].n).rstrip()]
+    for problem in dict.fromkeys(s.problem for s in found):
+        exact, oracle, smc = (
+            next(s for s in found if s.problem == problem and s.method.startswith(start))
+            for start in ("exact", "oracle", "mmps / smc")
+        )
+        floor = smc.estimates["sliced_wasserstein_floor"].mean
+        lines.append(
+            f"| {problem.removeprefix('mixture ').replace('-', ', ')} | {floor:.3f} | {of(exact)} | {of(oracle)} "
+            f"| **{of(smc)}** | {smc.estimates['mode_weights_tv'].mean:.3f} | {smc.estimates['log_evidence_error']} |"
+        )
+    return "\n".join(lines) + "\n\nRatios to the floor in parentheses.\n"
+
+
+def of(summary):
+    """Error and ratio."""
+    return f"{summary.error.mean:.3f} ({summary.ratio:.2f})"
+
+
+def quick(path):
+    """Every conditioner, at two budgets."""
+    found = summaries(read_rows(path))
+    problems = list(dict.fromkeys(s.problem for s in found))
+    seeds = max(s.error.count for s in found if s.error)
+    lines = [
+        "## Every conditioner, with 20 and 100 evaluations\n",
+        f"`scoreplug bench quick`: {found[0].n} samples, {seeds} draws of each problem, default parameters unless "
+        "given. Ratio of the error to the floor, at 20 / 100 evaluations per sample; smaller is better, 1 is the "
+        "floor. A dash is a method that does not fit into the budget, or diverged.\n",
+        "| method | vjp | " + " | ".join(problems) + " |",
+        "|---|---|" + "---|" * len(problems),
+    ]
+    for method in dict.fromkeys(s.method for s in found):
+        rows = [s for s in found if s.method == method]
+        vjps = max((s.estimates["vjps"].mean for s in rows if "vjps" in s.estimates), default=0)
+        cells = [" / ".join(ratio(s) for s in rows if s.problem == problem) for problem in problems]
+        lines.append(f"| {method} | {'yes' if vjps else ''} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *winners(found)])
+
+
+def ratio(summary):
+    return "-" if summary.ratio is None or not summary.complete else f"{summary.ratio:.2f}"
+
+
+def winners(found):
+    """The best method of each budget, and the best that takes no derivative of the network."""
+    free = [s for s in found if s.estimates.get("vjps") is None or s.estimates["vjps"].mean == 0]
+    lines = ["| problem | evaluations | best | ratio | best without derivatives | ratio |", "|---|---|---|---|---|---|"]
+    gradient_free = {(problem, budget): s for problem, budget, s in best(free)}
+    for problem, budget, s in best(found):
+        other = gradient_free.get((problem, budget))
+        rest = f"{other.method} | {other.ratio:.2f}" if other else "as before | "
+        lines.append(f"| {problem} | {budget} | {s.method} | {s.ratio:.2f} | {rest} |")
+    return lines
+
+
+def budgets(path):
+    """What more evaluations buy."""
+    found = summaries(read_rows(path))
+    columns = sorted({s.budget for s in found if s.budget})
+    seeds = max(s.error.count for s in found if s.error)
+    lines = [
+        "## What more evaluations buy\n",
+        f"`scoreplug bench budgets`: {found[0].n} samples, {seeds} draws. Ratio of the error to the floor by "
+        "evaluations per sample. A method with a bias converges to it; particles converge to the posterior as they "
+        "become many, not as steps do.\n",
+        "| problem | method | " + " | ".join(str(budget) for budget in columns) + " |",
+        "|---|---|" + "---|" * len(columns),
+    ]
+    for problem in dict.fromkeys(s.problem for s in found):
+        for method in dict.fromkeys(s.method for s in found if s.budget):
+            rows = {s.budget: s for s in found if s.method == method and s.problem == problem}
+            cells = [ratio(rows[budget]) if budget in rows else "" for budget in columns]
+            lines.append(f"| {problem} | {method} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *winners(found)])
+
+
+if __name__ == "__main__":
+    main()
