@@ -13,10 +13,11 @@ import torch
 from torch.distributions import MultivariateNormal
 
 from scoreplug import BaseModel, Noise, registry
+from scoreplug.registry.specs import OF_POSTERIORS
 from scoreplug.sampler import KernelSampler
 
 SDES = [spec.name for spec in registry.list("sde")]
-SAMPLERS = [spec.name for spec in registry.list("sampler")]
+SAMPLERS = [spec.name for spec in registry.list("sampler") if not set(spec.needs) & set(OF_POSTERIORS)]
 SHAPE, N = (1, 1, 3), 3
 WEIGHTS = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
 TIMES = torch.tensor([0.08, 0.35, 0.7], dtype=torch.float64)

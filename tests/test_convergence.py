@@ -138,6 +138,10 @@ ELSEWHERE = {
     "ula": "no predictor: converges in the moves, below",
     "mala": "an accept decision is not affine: what it leaves invariant is test_metropolis's",
     "hmc": "an accept decision is not affine: what it leaves invariant is test_metropolis's",
+    "smc": "particles with weights: test_smc",
+    "decoupled": "needs a posterior: test_decoupled",
+    "time-travel": "moves of another sampler: test_time_travel",
+    "reddiff": "a point estimate: test_reddiff",
 }
 
 

@@ -27,7 +27,7 @@ ADJUST = {
     "blur": {"std": 0.8},
 }
 # a handful of steps instead of a thousand: larger pulls would overshoot and amplify rounding
-GENTLE = {**dict.fromkeys(("dps", "pigdm", "mcg"), {"scale": 0.02}), "mmps": {"dense": 512}}  # which solves exactly
+GENTLE = {name: {"scale": 0.02} for name in ("dps", "pigdm", "mcg")} | {"mmps": {"dense": 512}}  # which solves exactly
 ONE_MOVE = {name: {"moves": 1} for name in ("ula", "mala", "hmc")}
 PROJECTING = ("song", "mcg", "ddrm", "ddnm", "dds")
 EXACT = ("song", "mcg", "ddnm")
@@ -170,7 +170,18 @@ def stages(name, conditioner, steps, moves=1):
     """Network evaluations that the method is made of: one per step, one per corrector move, one at the end."""
     per_step = {
         **dict.fromkeys(("em", "reverse-diffusion", "ancestral", "dpm-solver"), 1),
-        **{"smc": 1, "reddiff": 1, "decoupled": 6, "time-travel": 2, "ode": 2 * 2, "langevin": moves, "pc": 1 + moves, "ula": 5, "mala": 1 + 3, "hmc": 1 + 3 * 3},
+        **{
+            "smc": 1,
+            "reddiff": 1,
+            "decoupled": 6,
+            "time-travel": 2,
+            "ode": 2 * 2,
+            "langevin": moves,
+            "pc": 1 + moves,
+            "ula": 5,
+            "mala": 1 + 3,
+            "hmc": 1 + 3 * 3,
+        },
     }
     known = name in ("mala", "hmc") and conditioner not in PROJECTING  # at the end, from the last move
     return steps * per_step[name] + (0 if known else 1)
@@ -256,7 +267,7 @@ def test_a_networks_samples_do_not_depend_on_their_batch_mates(sampler_name, con
     Networks take time: one move per level. Samplers with several are above, on the mixture.
     """
     prior = registry.get_model("digits-32")
-    operator = registry.get_operator("downsampling", image_shape=prior.shape, factor=8)
+    operator = registry.get_operator("downsampling", image_shape=prior.shape, factor=16)
     measurement = simulate(operator, torch.full(prior.shape, 0.3), 0.1)
     model = registry.get_conditioner(conditioner, **GENTLE.get(conditioner, {})).condition(prior, measurement)
     sampler = make_sampler(sampler_name, steps=3, **ONE_MOVE.get(sampler_name, {}))

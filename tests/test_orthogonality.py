@@ -25,7 +25,7 @@ PARAMS = {
     "mcg": {"scale": 0.02},
     "mmps": {"dense": 128},
 }
-SHORT = {name: {"moves": 1} for name in ("ula", "mala", "hmc")}
+SHORT = {name: {"moves": 1} for name in ("ula", "mala", "hmc")} | {"time-travel": {"repeats": 2, "jump": 1}}
 SDES, OPERATORS, CONDITIONERS, SAMPLERS, MODELS = (
     registry.list(kind) for kind in ("sde", "operator", "conditioner", "sampler", "model")
 )

@@ -34,7 +34,7 @@ UNLIKE = ["vp", "ve", "edm", "flow"]  # three functions alpha of the level, and 
 NOT_FREE = ("em", "reverse-diffusion")
 SAME_ALPHA = [("vp", "cosine", "ddpm"), ("ve", "edm")]  # alpha^2 = 1 / (1 + level^2), and alpha = 1
 
-GENTLE = dict.fromkeys(("dps", "pigdm", "mcg"), {"scale": 0.02})  # four steps instead of a thousand
+GENTLE = {name: {"scale": 0.02} for name in ("dps", "pigdm", "mcg")}  # four steps instead of a thousand
 SECOND_ORDER = ("mmps", "tmpd")
 VARIANTS = {
     "ancestral": [{"eta": 0.4}, {"eta": 0.0}, {"eta": 0.85, "noise": "fresh"}],
@@ -47,6 +47,9 @@ VARIANTS = {
     "jalal": [{"form": "implicit"}],
     "song": [{"weight": 0.6, "finish": "soft"}],
     "mcg": [{"weighting": "pinv", "scale": 0.02}],
+    "decoupled": [{"form": "mean"}, {"form": "split-gibbs"}],
+    "ddnm": [{"form": "plus"}],
+    "fps": [{"kappa": 0.3, "path": "drawn"}],
     "ddrm": [{"eta": 1.0, "eta_b": 0.5}, {"compat": "authors"}],
 }
 

@@ -467,20 +467,22 @@ COMPONENTS: tuple[ComponentSpec, ...] = (
         name="nonlinear",
         summary="Magnitude, square, sign and modulus of one or two pixels; the posterior by quadrature",
         factory="scoreplug_builtin.problems.nonlinear:NonlinearProblem",
+        example={"components": 2},
         provides=("samples", "evidence", "oracle", "moments", "log-posterior"),
     ),
     ProblemSpec(
         name="levy",
         summary="A signal with independent increments, Laplace or Student; the posterior by Gibbs sampling",
         factory="scoreplug_builtin.problems.levy:LevyProblem",
-        references=("arXiv:2509.12821",),
-        example={"size": 4},
+        references=("arXiv:2509.12821", "arXiv:2203.09920"),
+        example={"size": 4, "burn_in": 5, "sweeps": 10},
         provides=("samples", "log-posterior"),
     ),
     ProblemSpec(
         name="image",
         summary="Tomography, inpainting, deblurring and more, of held-out images of the shipped priors",
         factory="scoreplug_builtin.problems.image:ImageProblem",
+        example={"task": "downsampling-4"},
     ),
 )
 

@@ -87,7 +87,7 @@ def test_json_has_an_object_per_method(bench):
 
 
 def test_a_pair_that_cannot_run_is_a_row_with_its_reason(bench):
-    result = bench(*TINY, "--conditioner", "dps", "--sampler", "needy", "--out", "out")
+    result = bench(*TINY, "--conditioner", "jalal", "--sampler", "needy", "--out", "out")
 
     assert result.exit_code == 0
     assert "1 refused" in result.stdout
@@ -105,12 +105,12 @@ def test_a_failure_does_not_stop_the_others_and_ends_with_code_1(bench):
 
 
 def test_a_dry_run_tells_what_would_run_and_writes_nothing(bench, tmp_path):
-    result = bench(*TINY, "--conditioner", "dps", "--sampler", "em", "--sampler", "needy", "--dry-run")
+    result = bench(*TINY, "--conditioner", "jalal", "--sampler", "em", "--sampler", "needy", "--dry-run")
 
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert lines[-1] == "5 cells"  # one of exact samples, two samplers with two budgets each
-    assert "needs a conditioner with twist" in next(line for line in lines if "dps / needy" in line)
+    assert "needs a conditioner with twist" in next(line for line in lines if "jalal / needy" in line)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -134,6 +134,5 @@ def spectral_pull(svd: SVD, r: Tensor, *, a: Tensor, b: float) -> tuple[Tensor, 
     """
     c = svd.Ut(r)
     s = svd.singular_values.to(c)
-    variance = torch.where(s > 0, broadcast(a, c) * s**2 + b, 1.0)
-    weighted = torch.where(s > 0, c / variance, 0.0)
+    weighted = c / torch.where(s > 0, broadcast(a, c) * s**2 + b, 1.0)  # c = 0 where s = 0
     return svd.V(s * weighted), (c * weighted).flatten(1).sum(1)

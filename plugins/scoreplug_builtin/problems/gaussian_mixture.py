@@ -80,7 +80,7 @@ class GaussianMixtureProblem:
 
     def exact_samples(self, n: int, *, seed: int = 0) -> Tensor:
         """n draws of p(x | y), (n, *shape)."""
-        noise = Noise(seed, range(n), dtype=torch.float64, device=torch.device("cpu")).at("exact", self.draw)
+        noise = Noise(seed, range(n), dtype=torch.float64, device=torch.device("cpu")).at("exact", self.seed, self.draw)
         k = torch.searchsorted(self.mode_weights.cumsum(0), noise.at("mode").uniform()).clamp(max=24)
         values, vectors = torch.linalg.eigh(self._covariance)
         root = vectors * values.clamp_min(0).sqrt()

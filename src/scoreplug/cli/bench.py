@@ -68,7 +68,7 @@ def command(
 ) -> None:
     """Measure methods on problems whose posterior is known.
 
-    SUITE is built in (quick, mixture, gaussian, nonlinear, calibration, images) or a TOML file; quick takes a minute.
+    SUITE is built in (quick, mixture, budgets, gaussian, nonlinear, calibration, images) or a TOML file.
     Options change it. A NAME is a component's, or an inline table with its parameters. The conditioner "oracle" is the
     problem's exact score, the sampler "exact" draws its exact samples. The same command goes on where it was stopped.
 

@@ -53,18 +53,18 @@ def test_a_coordinate_that_is_constant_in_the_reference_is_looked_at():
 
 
 def test_differences_of_rounding_are_not_seen():
-    """The mean of equal values is not always that value to the last bit, which leaves a deviation of 1e-17."""
+    """The mean of equal values is not always that value to the last bit, which leaves a deviation of 1e-16 as unit."""
     x, y = normal(100, 2), normal(100, 2, 1)
-    x[:, 0], y[:, 0] = np.nextafter(0.1, 1), 0.1
+    x[:, 0], y[:, 0] = 0.1 * (1 + 1e-14), 0.1
 
     assert y[:, 0].std() > 0
     assert c2st(x, y, folds=3) == pytest.approx(0.5, abs=4 * 0.5 / math.sqrt(200))
 
 
 def test_one_sample_far_off_does_not_hide_the_others():
-    """The unit is the reference's deviation: that of both sets would be 70 here, and the shift of 4 less than 0.1."""
+    """The unit is the reference's deviation: that of both sets would be 700, and the shift of 4 less than 0.01."""
     x, y = normal(100, 1) + 4, normal(100, 1, 1)
-    x[0] = 1000
+    x[0] = 10_000
 
     assert c2st(x, y, folds=3) > 0.9
 
