@@ -8,6 +8,7 @@ python benchmarks/posterior.py --render docs/bench --out docs/posterior.md
 """
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from scoreplug.bench.store import read_rows
@@ -54,7 +55,13 @@ def main() -> None:
     parts = [HEAD, mixture(options.render / "mixture.jsonl"), quick(options.render / "quick.jsonl")]
     if (options.render / "budgets.jsonl").exists():
         parts.append(budgets(options.render / "budgets.jsonl"))
-    options.out.write_text("\n".join(part.rstrip() + "\n" for part in parts))
+    options.out.write_text("\n".join(filled(part) for part in parts))
+
+
+def filled(part):
+    """Paragraphs in lines of 150 characters; tables and titles as they are."""
+    blocks = part.strip().split("\n\n")
+    return "\n\n".join(b if b[0] in "|#" else textwrap.fill(b, 150, break_on_hyphens=False) for b in blocks) + "\n"
 
 
 def mixture(path):

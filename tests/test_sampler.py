@@ -107,3 +107,16 @@ def test_asking_a_prior_beyond_its_noise_levels_warns():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sampler.sample(model.under(registry.get_sde("ve")), 1)
+
+
+def test_a_start_that_does_not_cover_the_data_is_warned_about():
+    """Two modes 400 apart: VP's noise level at t = 1 is 152, EDM's as one likes."""
+    means = ((200.0, 0.0), (-200.0, 0.0))
+    model = registry.get_model("gaussian-mixture", image_shape=(1, 1, 2), means=means)
+
+    assert model.radius == pytest.approx(200 + 2**0.5)
+    with pytest.warns(LevelRangeWarning, match=r"data reach 201 from 0, .* noise of level 152"):
+        registry.get_sampler("em", steps=1).sample(model, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        registry.get_sampler("em", steps=1).sample(model.under(registry.get_sde("edm", sigma_max=400.0)), 1)

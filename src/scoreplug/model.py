@@ -49,6 +49,11 @@ class BaseModel:
         """Noise levels that the model was made for, if it has limits; samplers warn outside."""
         return None
 
+    @property
+    def radius(self) -> float | None:
+        """How far from 0 the data reach, if that is known; samplers warn if the noise that they start from is less."""
+        return None
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
         return (alpha * self.denoise(x, t) - x) / sigma**2
@@ -135,6 +140,10 @@ class WrappedModel(BaseModel):
     @property
     def level_range(self) -> tuple[float, float] | None:
         return getattr(self.base, "level_range", None)
+
+    @property
+    def radius(self) -> float | None:
+        return getattr(self.base, "radius", None)
 
 
 @attrs.frozen(kw_only=True, eq=False)

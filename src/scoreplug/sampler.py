@@ -215,15 +215,21 @@ def _check_finite(previous: State, state: State, model: ScoreModel, noise: Noise
 
 def _check_levels(model: ScoreModel, state: State) -> None:
     allowed: tuple[float, float] | None = getattr(model, "level_range", None)
-    if allowed is None:
-        return
+    radius: float | None = getattr(model, "radius", None)
     ends = state.times[[0, -1]]
     high, low = (model.sde.sigma(ends) / model.sde.alpha(ends)).tolist()
-    if low < allowed[0] or high > allowed[1]:
+    if allowed is not None and (low < allowed[0] or high > allowed[1]):
         warnings.warn(
             f"the prior was made for noise levels {allowed[0]:g} to {allowed[1]:g}, "
             f"but the process runs from {high:g} down to {low:g}; "
             "choose an SDE within that range",
+            LevelRangeWarning,
+            stacklevel=3,
+        )
+    if radius is not None and high < radius:
+        warnings.warn(
+            f"the data reach {radius:.3g} from 0, and the process starts from noise of level {high:.3g} around 0, which "
+            "favours the modes near 0; choose an SDE whose last noise level is larger",
             LevelRangeWarning,
             stacklevel=3,
         )

@@ -84,6 +84,12 @@ class GaussianMixture(BasePrior):
             raise ValueError(f"weights must be {K} positive numbers (got {self.weights!r})")
         return (weights / weights.sum()).log()
 
+    @functools.cached_property
+    def radius(self) -> float:
+        """The largest distance of a mode from 0, and its standard deviation."""
+        variances = self.normals.eigenvalues.expand(len(self.normals.eigenvalues), self.normals.mean.shape[1]).sum(1)
+        return float((self.normals.mean.norm(dim=1) + variances.sqrt()).max())
+
     def spread(self, t: Tensor) -> Tensor:
         """The error of the best linear denoiser, an upper bound of the mixture's own, which has no closed form."""
         return self.moments.denoising_error(self.sde.alpha(t), self.sde.sigma(t))[..., 0]

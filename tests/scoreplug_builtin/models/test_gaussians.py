@@ -1,9 +1,11 @@
 """The closed-form priors: score, denoiser and density are one distribution's, under every SDE."""
 
+import functools
+
 import pytest
 import torch
 
-from scoreplug import registry
+from scoreplug import Noise, registry
 from scoreplug.model import BaseModel
 from scoreplug.protocols import HasLogDensity
 
@@ -206,3 +208,32 @@ def test_the_mixtures_spread_is_that_of_the_gaussian_with_its_moments(sde):
     x_t = model.sde.alpha(t) * x_0 + model.sde.sigma(t) * random(2000, 6, seed=12)
     error = (model.denoise(x_t.reshape(-1, *SHAPE), t).flatten(1) - x_0).square().mean().sqrt()
     assert float(error) < float(model.spread(t)) * (1 + 5 / (2 * 12000) ** 0.5)  # five sigma of a root mean square
+
+
+@pytest.mark.parametrize("covariance", ["variance", "matrix"])
+@pytest.mark.parametrize("sde", SDES)
+def test_a_shared_covariance_gives_what_equal_ones_give(sde, covariance):
+    """Matrix products in place of sums over components and pixels: density, score, estimate and derivative."""
+    i = torch.arange(5.0).double()
+    means, weights = torch.stack([i.sin(), 2 * i.cos(), 3 - i]), (0.2, 0.5, 0.3)
+    one = torch.tensor(0.4).double() if covariance == "variance" else 0.3 * (-(i[:, None] - i).abs()).exp()
+    many = one.expand(3) if covariance == "variance" else one.expand(3, 5, 5)
+    make = functools.partial(
+        registry.get_model, "gaussian-mixture", image_shape=(1, 1, 5), means=means, weights=weights, sde=sde
+    )
+    shared, separate = make(covariances=one), make(covariances=many.clone())
+    assert shared.shared is not None
+    assert separate.shared is None
+
+    noise = Noise(0, range(7), dtype=torch.float64, device=torch.device("cpu"))
+    v = noise.at("v").normal((1, 1, 5))
+    for t in (0.95, 0.5, 0.05):
+        t = torch.tensor(t).double()
+        x = shared.sde.alpha(t) + shared.sde.sigma(t) * noise.at("x").normal((1, 1, 5))
+        for ask in (lambda m, x=x, t=t: m.score(x, t), lambda m, x=x, t=t: m.denoise(x, t)):
+            torch.testing.assert_close(ask(shared), ask(separate), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(shared.log_density(x, t), separate.log_density(x, t), rtol=1e-10, atol=1e-10)
+        (x0, vjp), (expected, autograd) = shared.denoise_with_vjp(x, t), separate.denoise_with_vjp(x, t)
+        torch.testing.assert_close(x0, expected, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(vjp(v), autograd(v), rtol=1e-9, atol=1e-9)
+    assert float(shared.spread(t)) == pytest.approx(float(separate.spread(t)), rel=1e-10)
