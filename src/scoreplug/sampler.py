@@ -228,8 +228,8 @@ def _check_levels(model: ScoreModel, state: State) -> None:
         )
     if radius is not None and high < radius:
         warnings.warn(
-            f"the data reach {radius:.3g} from 0, and the process starts from noise of level {high:.3g} around 0, which "
-            "favours the modes near 0; choose an SDE whose last noise level is larger",
+            f"the data reach {radius:.3g} from 0, and the process starts from noise of level {high:.3g} around 0, "
+            "which favours the modes near 0; choose an SDE whose last noise level is larger",
             LevelRangeWarning,
             stacklevel=3,
         )

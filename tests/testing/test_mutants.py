@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scoreplug import registry
+from scoreplug import Noise, registry
 from scoreplug.model import ConditionedModel, tweedie
 from scoreplug.operator import SVD, dense_svd, matrix_of
 from scoreplug.sampler import Transition
@@ -26,6 +26,7 @@ EM, Ancestral, Langevin, MALA, HMC, ODE = (
 VP, VE = factory("sde", "vp"), factory("sde", "ve")
 Gaussian = factory("model", "gaussian")
 Inpainting, Blur, Matrix, HDR = (factory("operator", name) for name in ("inpainting", "blur", "matrix", "hdr"))
+GaussianProblem = factory("problem", "gaussian")
 Jalal, DPS, Song = (factory("conditioner", name) for name in ("jalal", "dps", "song"))
 
 
@@ -440,6 +441,31 @@ class ShiftsData(Around):
 
 
 # (mutant, the right component's kind and name, the check that catches it)
+# Problems
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PriorsSamples(GaussianProblem):
+    """As if nothing had been measured."""
+
+    def exact_samples(self, n, *, seed=0):
+        noise = Noise(seed, range(n), dtype=torch.float64, device=torch.device("cpu"))
+        return noise.normal(self.prior.shape)  # the prior's mean is 0
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class OneSeed(GaussianProblem):
+    def exact_samples(self, n, *, seed=0):
+        return super().exact_samples(n)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class PriorsScore(GaussianProblem):
+    @property
+    def oracle(self):
+        return self.prior
+
+
 MUTANTS = [
     (DoubledNoise, "sampler", "em", "target-is-reached"),
     (SwappedDrift, "sampler", "em", "target-is-reached"),
@@ -487,6 +513,9 @@ MUTANTS = [
     (UnfrozenNoise, "conditioner", "song", "projection-draws-from-the-step"),
     (CoupledProjection, "conditioner", "song", "projection-is-per-sample"),
     (ShiftsData, "conditioner", "jalal", "inputs-are-not-modified"),
+    (PriorsSamples, "problem", "gaussian", "posterior-is-one-law"),
+    (OneSeed, "problem", "gaussian", "posterior-is-one-law"),
+    (PriorsScore, "problem", "gaussian", "posterior-is-one-law"),
 ]
 CHECKS = {check.name: check for check in iter_checks()}
 

@@ -41,7 +41,7 @@ MEMBERS = {
     "operator": ("input_shape", "output_shape", "__call__", "linearize"),
     "conditioner": ("condition",),
     "sampler": ("init", "step", "trajectory", "sample"),
-    "problem": (),
+    "problem": ("prior", "measurement", "truth"),
 }
 
 
@@ -104,6 +104,17 @@ def defaults_are_toml(subject: Subject) -> None:
     assert tomllib.loads(tomli_w.dumps(plain)) == plain
 
 
+KNOWN = {
+    "samples": "exact_samples",
+    "evidence": "log_evidence",
+    "oracle": "oracle",
+    "moments": "moments",
+    "modes": "mode_weights",
+    "log-posterior": "log_posterior",
+}
+"""The member by which a problem has what its spec calls by these names."""
+
+
 @states("It has the members of its protocol.", level="api")
 def members_are_there(subject: Subject) -> None:
     made = instance(subject)
@@ -114,10 +125,16 @@ def members_are_there(subject: Subject) -> None:
 @states(
     "What the spec says that it provides, it has; what it does not say, it has not.",
     level="api",
-    kinds=["operator", "model", "conditioner"],
+    kinds=["operator", "model", "conditioner", "problem"],
 )
 def spec_tells_the_truth(subject: Subject) -> None:
     provides = getattr(subject.spec, "provides", ())
+    if subject.spec.kind == "problem":  # of the class: asking an instance would compute the answers
+        cls: Any = subject.factory()
+        for name, member in KNOWN.items():
+            has = hasattr(cls, member)
+            assert has == (name in provides), f"the spec says {name}: {name in provides}, the class: {has}"
+        return
     made = posterior(subject, mixture()) if subject.spec.kind == "conditioner" else instance(subject)
     capabilities: dict[str, type] = {"linear": LinearOperator, "pinv": HasPinv, "svd": HasSVD}
     if subject.spec.kind == "model":

@@ -525,3 +525,33 @@ def precision_is_the_models(subject: Subject) -> None:
         made = instance(subject, **({"steps": 8} if subject.takes("steps") else {}))
         double, single = (made.sample(target(subject, mixture("vp", precision=p)), 2) for p in ("float64", "float32"))
     close(single.double(), double, tolerance=1e-3, what="samples in float32")
+
+
+# Problems
+
+
+@states(
+    "Exact samples have the moments of the posterior, and the score of the oracle is that of its log density near 0.",
+    level="numerics",
+    kinds=["problem"],
+)
+def posterior_is_one_law(subject: Subject) -> None:
+    made: Any = instance(subject)
+    provides = getattr(subject.spec, "provides", ())
+    if "samples" not in provides:
+        skip("the spec does not say that it has exact samples")
+    n = 2000
+    x = made.exact_samples(n).double()
+    assert torch.equal(x[:10], made.exact_samples(10).double()), "the first samples depend on how many are drawn"
+    assert not torch.equal(x[:10], made.exact_samples(10, seed=1).double()), "another seed gave the same samples"
+    if "moments" in provides:
+        mean, covariance = made.moments
+        error = SIGMAS * (covariance.diagonal() / n).sqrt()
+        worst = ((x.flatten(1).mean(0) - mean).abs() / error).max()
+        assert float(worst) <= 1, f"the mean of exact samples is {float(worst) * SIGMAS:.1f} standard errors off"
+    if {"log-posterior", "oracle"} <= set(provides):
+        few = x[:5].requires_grad_()
+        (slope,) = torch.autograd.grad(made.log_posterior(few).sum(), few)
+        t = made.oracle.sde.time_of(torch.tensor(1e-4, dtype=torch.float64, device="cpu"))
+        score = made.oracle.score(made.oracle.sde.alpha(t) * few.detach(), t) * made.oracle.sde.alpha(t)
+        close(score, slope, tolerance=1e-3, what="the oracle's score at level 1e-4 and the log posterior's slope")
