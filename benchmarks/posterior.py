@@ -87,15 +87,17 @@ def of(summary):
 
 
 def quick(path):
-    """Every conditioner, at two budgets."""
+    """Many combinations, at two budgets."""
     found = summaries(read_rows(path))
     problems = list(dict.fromkeys(s.problem for s in found))
     seeds = max(s.error.count for s in found if s.error)
     lines = [
-        "## Every conditioner, with 20 and 100 evaluations\n",
+        "## Conditioners and samplers, with 20 and 100 evaluations\n",
         f"`scoreplug bench quick`: {found[0].n} samples, {seeds} draws of each problem, default parameters unless "
         "given. Ratio of the error to the floor, at 20 / 100 evaluations per sample; smaller is better, 1 is the "
-        "floor. A dash is a method that does not fit into the budget, or diverged.\n",
+        "floor. A dash is a method that does not fit into the budget, or diverged. tmpd takes row sums of A C A^T for its "
+        "diagonal, which on some mixtures are negative and count as 0; smc weighs such proposals down, and cannot mend "
+        "them.\n",
         "| method | vjp | " + " | ".join(problems) + " |",
         "|---|---|" + "---|" * len(problems),
     ]
@@ -108,7 +110,9 @@ def quick(path):
 
 
 def ratio(summary):
-    return "-" if summary.ratio is None or not summary.complete else f"{summary.ratio:.2f}"
+    if summary.ratio is None or not summary.complete:
+        return "-"
+    return f"{summary.ratio:.2f}" if summary.ratio < 1000 else f"{summary.ratio:.0e}"
 
 
 def winners(found):

@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 import attrs
 import numpy as np
-from scipy import stats
+from scipy import integrate, stats
 
 from scoreplug.bench.metrics._arrays import Array, array, directions
 from scoreplug.bench.metrics._rank import rank_p_value
@@ -282,4 +282,4 @@ def hpd_coverage(
 def _area(levels: np.ndarray, coverage: np.ndarray) -> float:
     """The integral of coverage - level over levels above 1/2, of the straight lines between the points."""
     grid = np.append(0.5, levels[levels > 0.5])
-    return float(np.trapezoid(np.interp(grid, levels, coverage) - grid, grid))
+    return float(integrate.trapezoid(np.interp(grid, levels, coverage) - grid, grid))
