@@ -95,9 +95,9 @@ def quick(path):
         "## Conditioners and samplers, with 20 and 100 evaluations\n",
         f"`scoreplug bench quick`: {found[0].n} samples, {seeds} draws of each problem, default parameters unless "
         "given. Ratio of the error to the floor, at 20 / 100 evaluations per sample; smaller is better, 1 is the "
-        "floor. A dash is a method that does not fit into the budget, or diverged. tmpd takes row sums of A C A^T for its "
-        "diagonal, which on some mixtures are negative and count as 0; smc weighs such proposals down, and cannot mend "
-        "them.\n",
+        "floor. A dash is a method that does not fit into the budget, or diverged. tmpd takes row sums of A C A^T for "
+        "its diagonal, which on some mixtures are negative and count as 0; smc weighs such proposals down, and cannot "
+        "mend them.\n",
         "| method | vjp | " + " | ".join(problems) + " |",
         "|---|---|" + "---|" * len(problems),
     ]

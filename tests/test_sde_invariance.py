@@ -49,6 +49,8 @@ VARIANTS = {
     "mcg": [{"weighting": "pinv", "scale": 0.02}],
     "decoupled": [{"form": "mean"}, {"form": "split-gibbs"}],
     "ddnm": [{"form": "plus"}],
+    "pigdm": [{"prior_std": 0.5}, {"compat": "authors", "spread": "published"}],
+    "dmps": [{"scale": 0.5}],
     "fps": [{"kappa": 0.3, "path": "drawn"}],
     "ddrm": [{"eta": 1.0, "eta_b": 0.5}, {"compat": "authors"}],
 }

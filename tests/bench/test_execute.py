@@ -31,7 +31,7 @@ def test_the_samples_are_those_that_the_library_draws(cells_of):
         sum(metrics.sliced_wasserstein(x, each) for each in sets) / len(sets)
     )
     assert row.metrics["crps"] == metrics.crps(x, problem.truth)
-    assert row.ranks == ranks_of(problem, x)
+    assert row.ranks == ranks_of(problem, x, seed=3)
 
 
 def test_the_cost_per_sample_is_counted(cells_of):
@@ -140,7 +140,7 @@ def test_a_sampler_that_cannot_use_the_posterior_is_refused_with_its_reason(cell
 
 def test_what_specs_refuse_is_not_even_built(cells_of, monkeypatch):
     monkeypatch.setattr("scoreplug.bench.execute.pose", None)
-    (cell,) = cells_of({"conditioner": "dps", "sampler": "needy"})
+    (cell,) = cells_of({"conditioner": "jalal", "sampler": "needy"})
 
     assert execute(cell).status == "refused"
 
@@ -258,4 +258,4 @@ def test_a_problem_that_knows_nothing_is_judged_by_its_truth_alone(tiny):
 
     assert {"crps", "coverage_90", "residual"} <= set(found)
     assert not {"sliced_wasserstein", "mean_error", "ksd_squared"} & set(found)
-    assert set(ranks_of(Bare(), known.exact_samples(10))) == {f"projection {i}" for i in (1, 2, 3, 4)}
+    assert set(ranks_of(Bare(), known.exact_samples(10), seed=0)) == {f"projection {i}" for i in (1, 2, 3, 4)}

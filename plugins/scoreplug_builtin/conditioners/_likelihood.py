@@ -6,7 +6,27 @@ import math
 
 from torch import Tensor
 
+from scoreplug.measurement import Measurement
 from scoreplug.model import ConditionedModel
+from scoreplug.protocols import LinearOperator
+
+
+def require_density(name: str, measurement: Measurement) -> None:
+    """Refuse a measurement whose y has no density that solves with A A^T give.
+
+    Raises:
+        ValueError: if the data are exact.
+        TypeError: if the operator is not linear.
+    """
+    if measurement.noise_std == 0:
+        raise ValueError(
+            f"conditioner {name!r} works with a density of y, which exact data lack: noise_std must be > 0"
+        )
+    if not isinstance(measurement.operator, LinearOperator):
+        raise TypeError(
+            f"conditioner {name!r} needs a linear operator (got {type(measurement.operator).__name__}); "
+            "use 'dps', which takes any"
+        )
 
 
 class GaussianLikelihood(ConditionedModel):

@@ -39,7 +39,7 @@ from scoreplug.measurement import Measurement
 from scoreplug.model import broadcast
 from scoreplug.noise import Noise
 from scoreplug.protocols import LinearOperator, ScoreModel, Twist
-from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
+from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood, require_density
 from scoreplug_builtin.conditioners._twist import GramTwist
 
 
@@ -52,13 +52,7 @@ class FPS:
     seed: int = param(0, ge=0, doc="of the drawn path")
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
-        if measurement.noise_std == 0:
-            raise ValueError("conditioner 'fps' weighs particles by a density of y: noise_std must be > 0")
-        if not isinstance(measurement.operator, LinearOperator):
-            raise TypeError(
-                f"conditioner 'fps' needs a linear operator (got {type(measurement.operator).__name__}); "
-                "use 'dps', which takes any"
-            )
+        require_density("fps", measurement)
         return Filtered(prior=prior, measurement=measurement, method=self)
 
 

@@ -36,7 +36,7 @@ from scoreplug.measurement import Measurement
 from scoreplug.model import broadcast
 from scoreplug.operator import conjugate_gradient
 from scoreplug.protocols import HasSpread, LinearOperator, ScoreModel, Twist
-from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
+from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood, require_density
 from scoreplug_builtin.conditioners._twist import log_normal
 
 
@@ -51,16 +51,7 @@ class MMPS:
     max_steps: int = param(200, ge=1, doc="most conjugate-gradient steps per evaluation")
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
-        if measurement.noise_std == 0:
-            raise ValueError(
-                "conditioner 'mmps' solves with sigma_y^2 I + A C A^T, which is singular at the end: "
-                "noise_std must be > 0"
-            )
-        if not isinstance(measurement.operator, LinearOperator):
-            raise TypeError(
-                f"conditioner 'mmps' needs a linear operator (got {type(measurement.operator).__name__}); "
-                "use 'dps', which takes any"
-            )
+        require_density("mmps", measurement)
         return MatchedMoments(prior=prior, measurement=measurement, method=self)
 
 

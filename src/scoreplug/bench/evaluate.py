@@ -91,14 +91,15 @@ def evaluate(
     return {name: None if value is None else float(value) for name, value in found.items()}
 
 
-def ranks_of(problem: Any, x: Tensor) -> dict[str, int]:
-    """The rank of the truth among the samples, in 0, ..., n, for random projections and the log posterior."""
+def ranks_of(problem: Any, x: Tensor, *, seed: int) -> dict[str, int]:
+    """The rank of the truth among the samples, in 0, ..., n, for random projections and the log posterior; the seed
+    breaks ties."""
     both = torch.cat([problem.truth[None].to(x), x]).double().cpu()
     statistics = {f"projection {i + 1}": s for i, s in enumerate(metrics.project(both, STATISTICS).T)}
     if isinstance(problem, HasLogPosterior):
         with torch.no_grad():
             statistics["log posterior"] = problem.log_posterior(both).numpy()
-    return {name: int(metrics.sbc_ranks(s[None, 1:], s[:1])[0]) for name, s in statistics.items()}
+    return {name: int(metrics.sbc_ranks(s[None, 1:], s[:1], seed=seed)[0]) for name, s in statistics.items()}
 
 
 def _against_samples(x: Tensor, references: References, *, c2st: bool) -> dict[str, float | None]:

@@ -94,7 +94,7 @@ def _measured(cell: Cell) -> Row:
         )
     metrics = evaluate(problem, drawn.x, references, report=drawn.report, c2st=cell.c2st)
     facts = {"total_seconds": time.perf_counter() - began} | ({} if peak is None else {"peak_memory_bytes": peak})
-    ranks = ranks_of(problem, drawn.x)
+    ranks = ranks_of(problem, drawn.x, seed=cell.seed)
     return Row(cell=cell, metrics=metrics, ranks=ranks, cost=drawn.cost | facts, report=drawn.report, steps=steps)
 
 
