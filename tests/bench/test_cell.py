@@ -91,10 +91,10 @@ def test_a_row_whose_cell_was_changed_is_refused(cells_of):
 
 
 def test_specs_refuse_what_cannot_run_with_the_reason(cells_of):
-    reasons = [refusal(cell) for cell in cells_of({"conditioner": ["dps", "oracle"], "sampler": ["em", "needy"]})]
+    reasons = [refusal(cell) for cell in cells_of({"conditioner": ["jalal", "oracle"], "sampler": ["em", "needy"]})]
 
     assert [reason is None for reason in reasons] == [True, False, True, True]  # an oracle is asked at run time
-    assert "sampler 'needy' needs a conditioner with twist; 'dps' gives its posterior" in reasons[1]
+    assert "sampler 'needy' needs a conditioner with twist; 'jalal' gives its posterior" in reasons[1]
 
 
 def test_what_a_problem_does_not_know_is_refused(tiny):
