@@ -131,7 +131,7 @@ def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(comb
     # Some tens of roundings of 6e-8, which four large steps amplify. Elsewhere a decision hangs on a rounding: in hdr
     # whether a pixel at the edge of the range is pulled, and in radon's pseudoinverse the last step, at a residual of
     # 1e-5 in float32, which singular values down to a hundredth multiply.
-    iterative = conditioner in (*EXACT, "fps", "diffpir") and operator == "radon"
+    iterative = conditioner in (*EXACT, "fps", "diffpir") and operator in ITERATIVE
     # And a covariance of y that comes from derivatives multiplies their rounding by its condition.
     bound = 2e-3 if iterative else 1e-3 if conditioner in ("mmps", "tmpd") else 1e-4 if operator == "hdr" else 1e-5
     torch.testing.assert_close(sampler.sample(model, 1), eight[:1], rtol=0, atol=bound * float(eight.abs().max()))

@@ -76,11 +76,10 @@ def last_weights(sampler, model, n):
     return state.carry.log_weights + model.log_likelihood(state.carry.twist.x0) - state.carry.twist.log
 
 
-@pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
-@pytest.mark.parametrize("K", [4, 32])
+@pytest.mark.parametrize(("K", "resampling"), [(4, "systematic"), (32, "systematic"), (32, "multinomial")])
 def test_the_evidence_is_unbiased_for_every_number_of_particles(K, resampling):
     sampler = SMC(steps=12, kernel="ancestral", resample_below=0.9, resampling=resampling)
-    model, clouds = posterior(), 150
+    model, clouds = posterior(), 80
     states = [run(sampler, model, K, seed) for seed in range(clouds)]
     estimates = torch.stack([state.carry.log_evidence for state in states]).exp()
 
