@@ -359,30 +359,30 @@ DPS and PiGDM one, DDRM and DiffPIR none.
 
 Each library is used through its public classes. scoreplug has its default parameters, `ancestral` on the grid "rho";
 for DDRM and DiffPIR with the fresh noise that they were published with. azula has the data in zero mean and unit
-variance, its `VPSchedule`, its own sampler for DPS, PGDM and TDS, and `DDIMSampler` with eta = 1 for the others, as in
-its mixture tutorial. deepinv has the data in [0, 1], the range that it documents, and the variance-preserving process with
-`DDPMSolver`, which are the defaults of its `DPS`. *default* leaves every parameter of a method as documented;
-*adapted* changes what the list below says, and was chosen on the problems of seeds 0 and 1, which are not in the
-tables; scoreplug has no such column. On the other hand the problem is one of our own suite, which our methods were
-developed beside.
+variance, its `VPSchedule`, its own sampler for DPS, PGDM and TDS, and `DDIMSampler` with eta = 1 for the others, as
+in its mixture tutorial. deepinv has the data in [0, 1], the range that it documents, and the variance-preserving
+process with `DDPMSolver`, which are the defaults of its `DPS`. *default* leaves every parameter of a method as
+documented; *adapted* changes what the list below says, and was chosen on the problems of seeds 0 and 1, which are not
+in the tables; scoreplug has no such column. On the other hand the problem is one of our own suite, which our methods
+were developed beside.
 
-Reading. Solved exactly, MMPS is the same in all three libraries, and its bias is the method's. Our SMC takes that bias
-away, to within .1 of the floor in every cell; azula's gets there with four measured values, to .2, and not with one or
-two. Our PiGDM is closer than the others where d = 80, and not where d = 8. Our DPS with its default parameters is as
-far off as the prior, or farther, in four of six cells, and with an adapted strength both others are well ahead of it. Our
-TMPD blows up on single problems. DiffPIR and DDRM find the weights of the modes in no library.
+Reading. Solved exactly, MMPS is the same in all three libraries, and its bias is the method's. Our SMC takes that
+bias away, to within .1 of the floor in every cell; azula's gets there with four measured values, to .2, and not with
+one or two. Our PiGDM is closer than the others where d = 80, and not where d = 8. Our DPS with its default parameters
+is as far off as the prior, or farther, in four of six cells, and with an adapted strength both others are well ahead
+of it. Our TMPD blows up on single problems. DiffPIR and DDRM find the weights of the modes in no library.
 """
 
 ADAPTED = """
 What *adapted* changes:
 
-* azula: DPS `zeta` = sqrt({n}), which undoes the norm over the batch; PGDM `eta` = 1; MMPS as many GMRES iterations as
-  measured values; DiffPIR `lmbda` = 1 and enough iterations to solve; TDS a twist with the variance level^2 / (1 +
+* azula: DPS `zeta` = sqrt({n}), which undoes the norm over the batch; PGDM `eta` = 1; MMPS as many GMRES iterations
+  as measured values; DiffPIR `lmbda` = 1 and enough iterations to solve; TDS a twist with the variance level^2 / (1 +
   level^2) A A^T of unit variance, where its tutorial has level^2 diag(A A^T). TMPD has no parameter.
 * deepinv: DPS `weight` = 100, the best on the whole of 3, 10, 30, 100 and 300 (`guidance` = "annealed" with weights
-  of 1 to 30 was worse); PiGDM data in unit variance, `minus_one_one` = False, and conjugate gradients to convergence; MMPS
-  the latter; DiffPIR `lambda_` = 2, which is Bayes' rule in its units. DDRM has no such entry: data in unit variance and
-  other `sigmas`, geometric or linear from up to twice the data's radius, were not consistently better.
+  of 1 to 30 was worse); PiGDM data in unit variance, `minus_one_one` = False, and conjugate gradients to convergence;
+  MMPS the latter; DiffPIR `lambda_` = 2, which is Bayes' rule in its units. DDRM has no such entry: data in unit
+  variance and other `sigmas`, geometric or linear from up to twice the data's radius, were not consistently better.
 """
 
 REASONS = """
