@@ -119,12 +119,21 @@ def winners(found):
     """The best method of each budget, and the best that takes no derivative of the network."""
     free = [s for s in found if s.estimates.get("vjps") is None or s.estimates["vjps"].mean == 0]
     lines = ["| problem | evaluations | best | ratio | best without derivatives | ratio |", "|---|---|---|---|---|---|"]
-    gradient_free = {(problem, budget): s for problem, budget, s in best(free)}
-    for problem, budget, s in best(found):
-        other = gradient_free.get((problem, budget))
-        rest = f"{other.method} | {other.ratio:.2f}" if other else "as before | "
-        lines.append(f"| {problem} | {budget} | {s.method} | {s.ratio:.2f} | {rest} |")
+    columns = sorted({s.budget for s in found if s.budget})
+    for problem in dict.fromkeys(s.problem for s in found):
+        first, other = {}, {}
+        for budget in columns:
+            first = {b: s for p, b, s in best(found) if p == problem and b == budget} or first
+            other = {b: s for p, b, s in best(free) if p == problem and b == budget} or other
+            lines.append(f"| {problem} | {budget} | {named(first, budget)} | {named(other, budget)} |")
     return lines
+
+
+def named(winner, budget):
+    """The method and its ratio; a winner that more evaluations do not beat says how many it takes."""
+    ((found, summary),) = winner.items()
+    fewer = "" if found == budget else f", with {found} still"
+    return f"{summary.method}{fewer} | {summary.ratio:.2f}"
 
 
 def budgets(path):

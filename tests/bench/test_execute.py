@@ -258,4 +258,17 @@ def test_a_problem_that_knows_nothing_is_judged_by_its_truth_alone(tiny):
 
     assert {"crps", "coverage_90", "residual"} <= set(found)
     assert not {"sliced_wasserstein", "mean_error", "ksd_squared"} & set(found)
-    assert set(ranks_of(Bare(), known.exact_samples(10), seed=0)) == {f"projection {i}" for i in (1, 2, 3, 4)}
+    projections = {f"projection {i}" for i in (1, 2, 3, 4)}
+    assert set(ranks_of(Bare(), known.exact_samples(10), seed=0)) == projections | {"distance"}
+
+
+def test_the_distance_is_to_a_reconstruction_from_y_alone(tiny):
+    """Samples farther from A^+ y than the truth leave it rank 0, whatever the truth is; nearer ones the last."""
+    known = registry.get_problem("tiny", size=2, measured=1)
+    y = known.measurement
+    reference = y.operator.pinv(y.data[None])
+    truth = known.truth[None].to(reference)
+
+    for factor, rank in ((2.0, 0), (0.5, 10)):
+        x = (reference + factor * (truth - reference)).expand(10, *known.truth.shape)
+        assert ranks_of(known, x, seed=0)["distance"] == rank

@@ -109,10 +109,27 @@ def test_ranks_of_ten_seeds_or_more_are_tested_for_uniformity(cells_of):
     even = [Row(cell=cell, ranks={"a": i % 21}) for i, cell in enumerate(cells)]
     high = [attrs.evolve(row, ranks={"a": i % 21, "b": 20}) for i, row in enumerate(even)]
 
-    assert summaries(even)[0].calibration > 0.5
+    assert summaries(even)[0].calibration.p_value > 0.5
     # the p-value of 1000 simulations is at least 1 / 1001, for each of two statistics
-    assert summaries(high)[0].calibration == pytest.approx(2 / 1001)
+    assert summaries(high)[0].calibration.p_value == pytest.approx(2 / 1001)
     assert summaries(even[:9])[0].calibration is None
+
+
+def test_coverage_and_tarp_are_of_their_own_ranks(cells_of):
+    """20 samples: truths of the 2 lowest of 21 densities are outside of the 90 % region of 19 ranks; the others inside.
+
+    Truths nearer to the reference than all samples are inside of every ball: coverage 1, an area of 1/8 too wide.
+    """
+    cells = cells_of(DPS, seeds=20)
+    rows = [Row(cell=cell, ranks={"log posterior": 1 if i < 5 else 2, "distance": 0}) for i, cell in enumerate(cells)]
+
+    found = summaries(rows)[0].calibration
+
+    assert found.hpd_90 == 0.75
+    assert found.tarp == pytest.approx((1 / 8, 0.0))
+    header, (line,) = table(summaries(rows))
+    assert dict(zip(header, line, strict=True))["TARP"] == "+0.125 ± 0.000"
+    assert summaries([attrs.evolve(row, ranks={"a": 1}) for row in rows])[0].calibration.tarp is None
 
 
 def test_the_table_has_a_line_for_each_summary(cells_of):

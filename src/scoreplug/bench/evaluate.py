@@ -16,6 +16,7 @@ from torch import Tensor
 
 from scoreplug.bench import metrics
 from scoreplug.protocols import HasLogEvidence, HasLogPosterior, HasModes, HasMoments
+from scoreplug.run.baseline import baseline
 
 STATISTICS = 4
 """Random projections whose ranks simulation-based calibration looks at."""
@@ -92,13 +93,20 @@ def evaluate(
 
 
 def ranks_of(problem: Any, x: Tensor, *, seed: int) -> dict[str, int]:
-    """The rank of the truth among the samples, in 0, ..., n, for random projections and the log posterior; the seed
-    breaks ties."""
+    """The rank of the truth among the samples, in 0, ..., n; the seed breaks ties.
+
+    The statistics are random projections; the log posterior, if it is known (coverage of regions of highest density);
+    and, if A is linear, the distance to a reconstruction from y alone (TARP: it depends on y, so that samples of the
+    prior do not pass).
+    """
     both = torch.cat([problem.truth[None].to(x), x]).double().cpu()
     statistics = {f"projection {i + 1}": s for i, s in enumerate(metrics.project(both, STATISTICS).T)}
     if isinstance(problem, HasLogPosterior):
         with torch.no_grad():
             statistics["log posterior"] = problem.log_posterior(both).numpy()
+    reference = baseline(problem.measurement)
+    if reference is not None:
+        statistics["distance"] = (both - reference.x.to(both)).flatten(1).norm(dim=1).numpy()
     return {name: int(metrics.sbc_ranks(s[None, 1:], s[:1], seed=seed)[0]) for name, s in statistics.items()}
 
 

@@ -40,6 +40,22 @@ class Estimate:
 
 
 @attrs.frozen(kw_only=True)
+class Calibration:
+    """Whether the truth is one more sample, over the seeds.
+
+    Args:
+        p_value: the smallest of the ranks' uniformity, times the number of statistics (Bonferroni).
+        hpd_90: share of seeds whose truth lies in the 90 % region of highest density; None without a log posterior.
+        tarp: area between expected coverage and credibility above 1/2, and its standard deviation: above 0 too wide,
+            below 0 over-confident; None if A is not linear.
+    """
+
+    p_value: float
+    hpd_90: float | None
+    tarp: tuple[float, float] | None
+
+
+@attrs.frozen(kw_only=True)
 class Summary:
     """A method on a problem, over its seeds.
 
@@ -55,8 +71,7 @@ class Summary:
             its count says how many.
         criterion: the metric that this problem is judged by, or empty.
         ratio: mean sliced Wasserstein distance over the mean floor; None without exact samples.
-        calibration: smallest p-value of the ranks' uniformity, times the number of statistics (Bonferroni); None for
-            fewer than 10 seeds.
+        calibration: of the ranks of the truth; None for fewer than 10 seeds.
     """
 
     problem: str
@@ -70,7 +85,7 @@ class Summary:
     estimates: dict[str, Estimate]
     criterion: str
     ratio: float | None
-    calibration: float | None
+    calibration: Calibration | None
 
     @property
     def complete(self) -> bool:
@@ -130,16 +145,22 @@ def _summary(group: tuple[str, str, int, int | None, str], rows: Sequence[Row]) 
     )
 
 
-def _calibration(rows: Sequence[Row], n: int) -> float | None:
-    if len(rows) < 10:
+def _calibration(rows: Sequence[Row], n: int) -> Calibration | None:
+    names = list(rows[0].ranks) if rows else []
+    if len(rows) < 10 or not names:
         return None
     import numpy as np
 
-    from scoreplug.bench.metrics import rank_uniformity
+    from scoreplug.bench.metrics import hpd_coverage_of_ranks, rank_uniformity, tarp_of_ranks
 
-    names = list(rows[0].ranks)
-    p_values = [rank_uniformity(np.array([row.ranks[name] for row in rows]), n).ecdf_p_value for name in names]
-    return min(1.0, len(names) * min(p_values)) if names else None
+    ranks = {name: np.array([row.ranks[name] for row in rows]) for name in names}
+    density, distance = ranks.get("log posterior"), ranks.get("distance")
+    area = None if distance is None else tarp_of_ranks(distance, n)
+    return Calibration(
+        p_value=min(1.0, len(names) * min(rank_uniformity(found, n).ecdf_p_value for found in ranks.values())),
+        hpd_90=None if density is None else hpd_coverage_of_ranks(density, n, levels=(0.9,))[0].covered,
+        tarp=None if area is None else (area.atc, area.atc_std),
+    )
 
 
 def best(found: Sequence[Summary], budgets: Sequence[int] = BUDGETS) -> list[tuple[str, int, Summary]]:
@@ -198,7 +219,9 @@ COLUMNS: tuple[Column, ...] = (
     ("psnr mean", lambda s: _of(s, "psnr_mean")),
     ("cover 90", lambda s: _of(s, "coverage_90")),
     ("log Z err", lambda s: _of(s, "log_evidence_error")),
-    ("SBC p", lambda s: "" if s.calibration is None else f"{s.calibration:.2g}"),
+    ("SBC p", lambda s: "" if s.calibration is None else f"{s.calibration.p_value:.2g}"),
+    ("HPD 90", lambda s: "" if s.calibration is None else _coverage(s.calibration.hpd_90)),
+    ("TARP", lambda s: "" if s.calibration is None else _area(s.calibration.tarp)),
     ("evals", lambda s: "" if s.evaluations is None else f"{s.evaluations:g}"),
     ("vjps", lambda s: _mean(s, "vjps")),
     ("seconds", lambda s: _mean(s, "seconds")),
@@ -224,6 +247,14 @@ def table(found: Sequence[Summary], columns: Sequence[Column] = COLUMNS) -> tupl
 
 def _of(s: Summary, name: str) -> str:
     return str(s.estimates[name]) if name in s.estimates else ""
+
+
+def _coverage(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _area(value: tuple[float, float] | None) -> str:
+    return "" if value is None else f"{value[0]:+.3f} ± {1.96 * value[1]:.3f}"
 
 
 def _mean(s: Summary, name: str) -> str:

@@ -9,11 +9,13 @@ from scoreplug.bench.metrics.calibration import (
     Tarp,
     Uniformity,
     hpd_coverage,
+    hpd_coverage_of_ranks,
     project,
     rank_uniformity,
     references_near,
     sbc_ranks,
     tarp,
+    tarp_of_ranks,
 )
 from scoreplug.bench.metrics.classifier import c2st
 from scoreplug.bench.metrics.evidence import (
@@ -54,6 +56,7 @@ __all__ = [
     "gaussian_wasserstein",
     "gradient_of",
     "hpd_coverage",
+    "hpd_coverage_of_ranks",
     "image_metrics",
     "interval_coverage",
     "ksd",
@@ -71,6 +74,7 @@ __all__ = [
     "spread_ratio",
     "spread_skill",
     "tarp",
+    "tarp_of_ranks",
     "wasserstein_floor",
     "weight_entropy",
 ]

@@ -213,9 +213,13 @@ def tarp(
     distance = np.linalg.norm((x - x_r[:, None]).reshape(size, draws, -1), axis=-1)
     distance_true = np.linalg.norm((x_true - x_r).reshape(size, -1), axis=-1)
     ranks = sbc_ranks(distance, distance_true, seed=seed)
+    return tarp_of_ranks(ranks, draws, level=level, bootstraps=bootstraps, seed=seed)
 
+
+def tarp_of_ranks(ranks: np.ndarray, draws: int, *, level: float = 0.95, bootstraps: int = 200, seed: int = 0) -> Tarp:
+    """`tarp` from the ranks of the distances, (S,), among L = `draws` samples."""
+    size, k = len(ranks), np.arange(draws + 2)
     # P(r < k) = k / (L + 1) if r is uniform on the L + 1 ranks: at these levels a finite L leaves no bias
-    k = np.arange(draws + 2)
     levels = k / (draws + 1)
     below = ranks[:, None] < k
     weights = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), size=bootstraps) / size
@@ -267,7 +271,11 @@ def hpd_coverage(
     ranks = sbc_ranks(log_samples, log_truth, seed=seed)
     if ranks.ndim != 1:
         raise ValueError("a log-density is one number for each sample: log_samples is (S, L), log_truth (S,)")
-    draws = array(log_samples).shape[1]
+    return hpd_coverage_of_ranks(ranks, array(log_samples).shape[1], levels=levels)
+
+
+def hpd_coverage_of_ranks(ranks: np.ndarray, draws: int, *, levels: Sequence[float] = (0.5, 0.9)) -> list[Coverage]:
+    """`hpd_coverage` from the ranks of the log density, (S,), among L = `draws` samples."""
     found = []
     for alpha in levels:
         if not 0 < alpha < 1:
