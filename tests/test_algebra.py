@@ -227,7 +227,7 @@ def test_the_gain_of_a_kernel_is_its_shift_per_unit_of_score(name, params, sde):
         shifted = sampler.transition(GuidedScore(base=model, constant=unit), x, t, s, noise)
 
         # two points of size |x| that differ by gain / |x|: 1e-16 |x|^2, |x| up to 40
-        torch.testing.assert_close((shifted.x - plain.x) / unit, plain.gain.expand_as(x), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close((shifted.x - plain.x) / unit, torch.full_like(x, plain.gain), rtol=1e-9, atol=1e-12)
 
 
 FIRST_ORDER = [("ode", v) for v in VARIANTS["ode"]] + [("dpm-solver", {"order": 2}), ("dpm-solver", {"eta": 0.7})]

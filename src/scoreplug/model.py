@@ -14,6 +14,9 @@ from scoreplug.measurement import Measurement
 from scoreplug.param import param
 from scoreplug.protocols import SDE, HasLogDensity, HasMetric, HasSpread, ScoreModel, Step
 
+Coefficient = float | Tensor
+"""A number, or one for each sample, (B, 1, ...)."""
+
 
 def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     """Let a coefficient of t's shape, () or (B,), multiply x of shape (B, *shape), without changing the type of x.
@@ -23,6 +26,52 @@ def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
     if coefficient.ndim == 0:
         return coefficient
     return coefficient.to(x).reshape(-1, *(1 for _ in x.shape[1:]))
+
+
+def kernel(sde: SDE, t: Tensor) -> tuple[float, float]:
+    """alpha and sigma of the perturbation kernel at a level that the batch shares, as numbers.
+
+    They are computed once for each process and time, so that a step of a sampler costs the arithmetic on x, and not
+    that of its schedule.
+
+    Args:
+        sde: the process; immutable and hashable, as frozen attrs classes are.
+        t: ().
+    """
+    return _kernel(sde, float(t))  # type: ignore[arg-type]  # a protocol does not say that it is hashable
+
+
+def rates(sde: SDE, t: Tensor) -> tuple[float, float]:
+    """f and g of dx = f x dt + g dw at a time (), as numbers, computed once for each process and time."""
+    return _rates(sde, float(t))  # type: ignore[arg-type]
+
+
+def coefficients(sde: SDE, t: Tensor, x: Tensor) -> tuple[Coefficient, Coefficient]:
+    """alpha and sigma at t, () or (B,), to multiply x of shape (B, *shape) without changing its type."""
+    if t.ndim == 0 and not t.requires_grad:
+        return kernel(sde, t)
+    return broadcast(sde.alpha(t), x), broadcast(sde.sigma(t), x)
+
+
+@functools.lru_cache(maxsize=2**14)
+def _kernel(sde: SDE, t: float) -> tuple[float, float]:
+    time = torch.tensor(t, dtype=torch.float64, device="cpu")
+    return float(sde.alpha(time)), float(sde.sigma(time))
+
+
+@functools.lru_cache(maxsize=2**14)
+def _rates(sde: SDE, t: float) -> tuple[float, float]:
+    time = torch.tensor(t, dtype=torch.float64, device="cpu")
+    return float(sde.drift(time)), float(sde.diffusion(time))
+
+
+def combination(first: tuple[Coefficient, Tensor], *others: tuple[Coefficient, Tensor]) -> Tensor:
+    """c_1 v_1 + c_2 v_2 + ..., (B, *shape), in one pass over the data for each term."""
+    c, v = first
+    total = c * v
+    for c, v in others:
+        total = total + c * v if isinstance(c, Tensor) else torch.add(total, v, alpha=c)
+    return total
 
 
 class BaseModel:
@@ -55,8 +104,8 @@ class BaseModel:
         return None
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
-        return (alpha * self.denoise(x, t) - x) / sigma**2
+        alpha, sigma = coefficients(self.sde, t, x)
+        return combination((alpha / sigma**2, self.denoise(x, t)), (-1 / sigma**2, x))
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         if type(self).score is BaseModel.score:
@@ -89,8 +138,8 @@ class BaseModel:
 
 def tweedie(model: ScoreModel, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
     """x0 = (x + sigma^2 score) / alpha (Robbins 1956; Efron 2011, doi:10.1198/jasa.2011.tm11181)."""
-    alpha, sigma = broadcast(model.sde.alpha(t), x), broadcast(model.sde.sigma(t), x)
-    return (x + sigma**2 * score) / alpha
+    alpha, sigma = coefficients(model.sde, t, x)
+    return combination((1 / alpha, x), (sigma**2 / alpha, score))
 
 
 def score_and_log_density(model: ScoreModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,8 +213,10 @@ class Rescheduled(WrappedModel):
         return _RESCHEDULED[has_density, has_spread](base=base, sde=sde)
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        native_t = self.native_time(t)
-        return self.base.denoise(x * broadcast(self.ratio(t), x), native_t)
+        if t.ndim == 0 and not t.requires_grad:
+            native_t, ratio = self._native(float(t))
+            return self.base.denoise(ratio * x, native_t)
+        return self.base.denoise(x * broadcast(self.ratio(t), x), self.native_time(t))
 
     def under(self, sde: SDE) -> ScoreModel:
         return self.base.under(sde)
@@ -177,6 +228,17 @@ class Rescheduled(WrappedModel):
     def ratio(self, t: Tensor) -> Tensor:
         """alpha'(t') / alpha(t), of t's shape."""
         return self.base.sde.alpha(self.native_time(t)) / self.sde.alpha(t)
+
+    @functools.cached_property
+    def _native(self) -> Callable[[float], tuple[Tensor, float]]:
+        """t' and the ratio at a time that the batch shares, computed once for each."""
+
+        @functools.lru_cache(maxsize=2**14)
+        def native(t: float) -> tuple[Tensor, float]:
+            time = torch.tensor(t, dtype=torch.float64, device="cpu")
+            return self.native_time(time), float(self.ratio(time))
+
+        return native
 
 
 class _Density(Rescheduled):

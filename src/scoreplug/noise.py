@@ -72,7 +72,10 @@ class Noise:
             state["state"]["key"][1] = i
             bits.state = state
             draws.append(draw(rng))
-        return torch.from_numpy(np.stack(draws)).to(dtype=self.dtype, device=self.device)
+        z = np.stack(draws)
+        if self.dtype == torch.float32:
+            z = z.astype(np.float32)
+        return torch.from_numpy(z).to(dtype=self.dtype, device=self.device)
 
 
 @functools.lru_cache(maxsize=4096)

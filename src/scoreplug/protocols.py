@@ -13,6 +13,7 @@ batch (models also accept (B,)).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -142,7 +143,8 @@ class Step:
     Args:
         t: level the update came from, ().
         s: level it went to, (); equal to t in a corrector.
-        x0: the denoised estimate that the update used, (B, *shape); None at the start.
+        x0: the denoised estimate that the update used, (B, *shape); None at the start. It may be given as a function,
+            which is called if a projection asks.
         gain: shift of x_s per unit of added score, ().
         phase: "start": x is a draw from p_1. "predict": x went from t to s. "correct": x moved at level t.
             "finish": x is the sampler's estimate of x_0, free of noise.
@@ -151,10 +153,14 @@ class Step:
 
     t: Tensor
     s: Tensor
-    x0: Tensor | None
+    _x0: Tensor | Callable[[], Tensor] | None
     gain: Tensor | float
     phase: Literal["start", "predict", "correct", "finish"]
     noise: Noise
+
+    @functools.cached_property
+    def x0(self) -> Tensor | None:
+        return self._x0() if callable(self._x0) else self._x0
 
 
 # Capabilities: what some methods need beyond the five nouns.

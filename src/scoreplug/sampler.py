@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
@@ -50,12 +52,12 @@ class State:
     @property
     def t(self) -> Tensor:
         """The level that x is at, ()."""
-        return self.times[self.index]
+        return _points(self.times)[self.index]
 
     @property
     def s(self) -> Tensor:
         """The next level, ()."""
-        return self.times[self.index + 1]
+        return _points(self.times)[self.index + 1]
 
     @property
     def last(self) -> bool:
@@ -163,12 +165,12 @@ class BaseSampler:
 
 
 class Transition(NamedTuple):
-    """One move from level t to level s: where to, by which estimate, and how far a unit of score would have moved
-    it."""
+    """One move from level t to level s: where to, by which estimate (or what computes it), and how far a unit of score
+    would have moved it."""
 
     x: Tensor
-    x0: Tensor
-    gain: Tensor
+    x0: Tensor | Callable[[], Tensor]
+    gain: Tensor | float
 
 
 @attrs.frozen(kw_only=True)
@@ -203,7 +205,15 @@ def time_grid(sde: SDE, steps: int, grid: Literal["uniform", "quadratic", "rho"]
     return times
 
 
+@functools.lru_cache(maxsize=16)
+def _points(times: Tensor) -> tuple[Tensor, ...]:
+    """The levels of a grid, each (); a grid is one object for a whole trajectory."""
+    return times.unbind()
+
+
 def _check_finite(previous: State, state: State, model: ScoreModel, noise: Noise) -> None:
+    if math.isfinite(float(state.x.sum())):  # a NaN or infinity anywhere is one in the sum
+        return
     bad = ~state.x.isfinite().flatten(1).all(1)
     if bool(bad.any()):
         sde: Any = model.sde

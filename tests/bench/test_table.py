@@ -35,6 +35,11 @@ def test_the_uncertainty_of_a_mean_is_196_standard_errors():
     assert str(found) == "3 ± 2.1"
 
 
+def test_errors_of_any_size_have_an_uncertainty():
+    """A method that explodes in one seed: squares of 1e200 are beyond float64, their root is not."""
+    assert Estimate.of([0.0, 1e200]).half == pytest.approx(1.96 * 0.5e200)
+
+
 def test_one_seed_has_no_uncertainty():
     assert str(Estimate.of([0.12345])) == "0.123"
 

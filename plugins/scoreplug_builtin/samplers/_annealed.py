@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 from torch import Tensor
 
+from scoreplug.model import kernel
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel
 from scoreplug.sampler import BaseSampler, State
@@ -24,4 +25,5 @@ class AnnealedChain(BaseSampler):
 
 def rescaled(model: ScoreModel, state: State) -> Tensor:
     """x at the next level with the same x/alpha, (B, *shape)."""
-    return state.x * (model.sde.alpha(state.s) / model.sde.alpha(state.t))
+    (alpha_t, _), (alpha_s, _) = kernel(model.sde, state.t), kernel(model.sde, state.s)
+    return state.x * (alpha_s / alpha_t)

@@ -25,6 +25,7 @@ import attrs
 from torch import Tensor
 
 from scoreplug import param
+from scoreplug.model import combination, kernel
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel
 from scoreplug.sampler import KernelSampler, Transition
@@ -42,16 +43,15 @@ class Ancestral(KernelSampler):
     )
 
     def transition(self, model: ScoreModel, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Transition:
-        alpha_t, sigma_t = model.sde.alpha(t), model.sde.sigma(t)
-        alpha_s, sigma_s = model.sde.alpha(s), model.sde.sigma(s)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = kernel(model.sde, t), kernel(model.sde, s)
         c = self.eta * sigma_s
         if self.noise == "posterior":
-            c = c * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2).sqrt()
-        B = (sigma_s**2 - c**2).sqrt()
+            c = c * (1 - (alpha_t * sigma_s / (alpha_s * sigma_t)) ** 2) ** 0.5
+        B = (sigma_s**2 - c**2) ** 0.5
 
         x0 = model.denoise(x, t)
-        eps = (x - alpha_t * x0) / sigma_t
-        x_s = alpha_s * x0 + B * eps
+        eps = combination((1 / sigma_t, x), (-alpha_t / sigma_t, x0))
+        x_s = combination((alpha_s, x0), (B, eps))
         if self.eta > 0:
-            x_s = x_s + c * noise.at("z").normal(model.shape)
+            x_s = combination((1, x_s), (c, noise.at("z").normal(model.shape)))
         return Transition(x=x_s, x0=x0, gain=alpha_s * sigma_t**2 / alpha_t - B * sigma_t)

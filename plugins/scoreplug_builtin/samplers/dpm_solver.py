@@ -36,12 +36,14 @@ References:
 
 from __future__ import annotations
 
+import math
 from typing import Literal, NamedTuple
 
 import attrs
 from torch import Tensor
 
 from scoreplug import param
+from scoreplug.model import combination, kernel
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel, Step
 from scoreplug.sampler import BaseSampler, State
@@ -53,7 +55,7 @@ class History(NamedTuple):
 
     x: Tensor
     x0: tuple[Tensor, ...]
-    h: tuple[Tensor, ...]
+    h: tuple[float, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -76,26 +78,27 @@ class DPMSolver(BaseSampler):
     )
 
     def step(self, model: ScoreModel, state: State, noise: Noise) -> State:
-        t, s, sde = state.t, state.s, model.sde
-        alpha_t, alpha_s = sde.alpha(t), sde.alpha(s)
-        level_t, level_s = sde.sigma(t) / alpha_t, sde.sigma(s) / alpha_s
-        h = (level_t / level_s).log()
+        t, s = state.t, state.s
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = kernel(model.sde, t), kernel(model.sde, s)
+        level_t, level_s = sigma_t / alpha_t, sigma_s / alpha_s
+        h = math.log(level_t / level_s)
         k = (1 + self.eta) * h
 
         x0 = model.denoise(state.x, t)
         x0s, hs = self.history(state)
         x0s, hs = (x0, *x0s), (h, *hs)
-        xbar = level_s / level_t * (-self.eta * h).exp() * state.x / alpha_t + self.integral(x0s, hs, k)
+        weights = [alpha_s * weight for weight in self.weights(hs, k)]
+        x_s = combination((sigma_s / sigma_t * math.exp(-self.eta * h), state.x), *zip(weights, x0s, strict=True))
         if self.eta > 0:
-            xbar = xbar + level_s * (-(-2 * self.eta * h).expm1()).sqrt() * noise.at("z").normal(model.shape)
+            z = noise.at("z").normal(model.shape)
+            x_s = combination((1, x_s), (sigma_s * math.sqrt(-math.expm1(-2 * self.eta * h)), z))
 
-        x_s = alpha_s * xbar
-        gain = -alpha_s * (-k).expm1() * alpha_t * level_t**2
+        gain = -alpha_s * math.expm1(-k) * alpha_t * level_t**2
         step = Step(t=t, s=s, x0=x0, gain=gain, phase="predict", noise=noise.at("project"))
         kept = self.order - 1
         return state.next(model.project(x_s, step), History(x=x_s, x0=x0s[:kept], h=hs[:kept]))
 
-    def history(self, state: State) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def history(self, state: State) -> tuple[tuple[Tensor, ...], tuple[float, ...]]:
         """Estimates and lengths of the earlier steps that the present one goes by."""
         past = state.carry
         if not isinstance(past, History) or past.x is not state.x:  # a model that moves nothing returns x itself
@@ -104,19 +107,17 @@ class DPMSolver(BaseSampler):
         used = min(self.order, to_go) - 1 if self.lower_order_final else self.order - 1
         return past.x0[:used], past.h[:used]
 
-    def integral(self, x0s: tuple[Tensor, ...], hs: tuple[Tensor, ...], k: Tensor) -> Tensor:
-        """(1 - exp(-k)) D, (B, *shape), in the order that the history allows."""
-        weight = -(-k).expm1()
-        if len(x0s) == 1:
-            return weight * x0s[0]
+    def weights(self, hs: tuple[float, ...], k: float) -> tuple[float, ...]:
+        """Those of the estimates, the latest first, in (1 - exp(-k)) D, in the order that the history allows."""
+        weight = -math.expm1(-k)
+        if len(hs) == 1:
+            return (weight,)
         r_1 = hs[1] / hs[0]
-        D10 = (x0s[0] - x0s[1]) / r_1
-        if len(x0s) == 2:
-            return weight * (x0s[0] + D10 / 2)
+        if len(hs) == 2:
+            return weight * (1 + 0.5 / r_1), -weight * 0.5 / r_1
         r_2 = hs[2] / hs[0]
-        D11 = (x0s[1] - x0s[2]) / r_2
-        D2 = (D10 - D11) / (r_1 + r_2)
-        D1 = D10 + r_1 * D2
         phi_2 = 1 - weight / k
-        phi_3 = phi_2 / k - 0.5
-        return weight * x0s[0] + phi_2 * D1 - (2 if self.compat == "fixed" else 1) * phi_3 * D2
+        phi_3 = (2 if self.compat == "fixed" else 1) * (phi_2 / k - 0.5)
+        of_D2 = (phi_2 * r_1 - phi_3) / (r_1 + r_2)
+        of_D10, of_D11 = phi_2 + of_D2, -of_D2
+        return weight + of_D10 / r_1, of_D11 / r_2 - of_D10 / r_1, -of_D11 / r_2

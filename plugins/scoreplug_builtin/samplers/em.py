@@ -16,7 +16,7 @@ import attrs
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import tweedie
+from scoreplug.model import combination, rates, tweedie
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel
 from scoreplug.sampler import KernelSampler, Transition
@@ -29,7 +29,7 @@ class EulerMaruyama(KernelSampler):
     steps: int = param(1000, ge=1, doc="number of steps from t = 1 to t_min")
 
     def transition(self, model: ScoreModel, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Transition:
-        dt, f, g = t - s, model.sde.drift(t), model.sde.diffusion(t)
-        score = model.score(x, t)
-        x_s = x - (f * x - g**2 * score) * dt + g * dt.sqrt() * noise.at("z").normal(model.shape)
-        return Transition(x=x_s, x0=tweedie(model, x, t, score), gain=g**2 * dt)
+        (f, g), dt = rates(model.sde, t), float(t) - float(s)
+        score, z = model.score(x, t), noise.at("z").normal(model.shape)
+        x_s = combination((1 - f * dt, x), (g**2 * dt, score), (g * dt**0.5, z))
+        return Transition(x=x_s, x0=lambda: tweedie(model, x, t, score), gain=g**2 * dt)

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import precondition, tweedie
+from scoreplug.model import Coefficient, combination, kernel, precondition, tweedie
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel, Step
 from scoreplug_builtin.samplers._annealed import AnnealedChain
@@ -61,19 +61,22 @@ class Langevin(AnnealedChain):
         """One Langevin move and the model's projection after it."""
         z, score = noise.at("z").normal(model.shape), model.score(x, t)
         e = self.step_of(model, t, z, score)
-        x_new = x + e * precondition(model, score, t, "one") + (2 * e).sqrt() * precondition(model, z, t, "half")
-        x0 = tweedie(model, x, t, score)
-        return model.project(x_new, Step(t=t, s=t, x0=x0, gain=e, phase="correct", noise=noise.at("project")))
+        drift, diffusion = precondition(model, score, t, "one"), precondition(model, z, t, "half")
+        x_new = combination((1, x), (e, drift), ((2 * e) ** 0.5, diffusion))
+        step = Step(
+            t=t, s=t, x0=lambda: tweedie(model, x, t, score), gain=e, phase="correct", noise=noise.at("project")
+        )
+        return model.project(x_new, step)
 
-    def step_of(self, model: ScoreModel, t: Tensor, z: Tensor, score: Tensor) -> Tensor:
-        """e, () or (B, 1, ...)."""
-        sde = model.sde
+    def step_of(self, model: ScoreModel, t: Tensor, z: Tensor, score: Tensor) -> Coefficient:
+        """e, a number or (B, 1, ...)."""
         if self.rule == "norm":
             return 2 * (self.snr * _norm(z) / _norm(score)) ** 2
+        sde, (_, sigma_t) = model.sde, kernel(model.sde, t)
         if self.rule == "level":
-            return 2 * (self.snr * sde.sigma(t)) ** 2
-        last = torch.tensor(sde.t_min, dtype=torch.float64, device=t.device)
-        return self.step_size * (sde.sigma(t) * sde.alpha(last) / sde.sigma(last)) ** 2
+            return 2 * (self.snr * sigma_t) ** 2
+        alpha_last, sigma_last = kernel(sde, torch.tensor(sde.t_min, dtype=torch.float64, device="cpu"))
+        return self.step_size * (sigma_t * alpha_last / sigma_last) ** 2
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ import attrs
 from torch import Tensor
 
 from scoreplug import param
-from scoreplug.model import tweedie
+from scoreplug.model import combination, kernel, tweedie
 from scoreplug.noise import Noise
 from scoreplug.protocols import ScoreModel
 from scoreplug.sampler import KernelSampler, Transition
@@ -42,8 +42,9 @@ class ReverseDiffusion(KernelSampler):
     steps: int = param(1000, ge=1, doc="number of steps from t = 1 to t_min")
 
     def transition(self, model: ScoreModel, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Transition:
-        scale = model.sde.alpha(t) / model.sde.alpha(s)
-        f, G2 = scale - 1, model.sde.sigma(t) ** 2 - (scale * model.sde.sigma(s)) ** 2
-        score = model.score(x, t)
-        x_s = x - f * x + G2 * score + G2.sqrt() * noise.at("z").normal(model.shape)
-        return Transition(x=x_s, x0=tweedie(model, x, t, score), gain=G2)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = kernel(model.sde, t), kernel(model.sde, s)
+        f = alpha_t / alpha_s - 1
+        G2 = sigma_t**2 - ((1 + f) * sigma_s) ** 2
+        score, z = model.score(x, t), noise.at("z").normal(model.shape)
+        x_s = combination((1 - f, x), (G2, score), (G2**0.5, z))
+        return Transition(x=x_s, x0=lambda: tweedie(model, x, t, score), gain=G2)

@@ -32,8 +32,8 @@ class Estimate:
         n, mean = len(values), math.fsum(values) / len(values)
         if n == 1:
             return cls(mean, None, 1)
-        variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
-        return cls(mean, 1.96 * math.sqrt(variance / n), n)
+        std = math.hypot(*(value - mean for value in values)) / math.sqrt(n - 1)  # squares may overflow
+        return cls(mean, 1.96 * std / math.sqrt(n), n)
 
     def __str__(self) -> str:
         return f"{self.mean:.3g}" + ("" if self.half is None else f" ± {self.half:.2g}")
