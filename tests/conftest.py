@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # side by side, one thread each: before torch is imported, and for its children
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 class Site:

@@ -262,6 +262,16 @@ def test_a_problem_that_knows_nothing_is_judged_by_its_truth_alone(tiny):
     assert set(ranks_of(Bare(), known.exact_samples(10), seed=0)) == projections | {"distance"}
 
 
+def test_samples_beyond_all_density_have_ranks(tiny):
+    """1e200 squared is infinite: the truth is denser than each of them, and nearer to y."""
+    known = registry.get_problem("tiny", size=2, measured=1)
+
+    found = ranks_of(known, torch.full((10, *known.truth.shape), 1e200, dtype=torch.float64), seed=0)
+
+    assert found["distance"] == 0
+    assert found.get("log posterior", 10) == 10
+
+
 def test_the_distance_is_to_a_reconstruction_from_y_alone(tiny):
     """Samples farther from A^+ y than the truth leave it rank 0, whatever the truth is; nearer ones the last."""
     known = registry.get_problem("tiny", size=2, measured=1)

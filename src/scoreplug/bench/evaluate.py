@@ -18,6 +18,7 @@ from scoreplug.bench import metrics
 from scoreplug.protocols import HasLogEvidence, HasLogPosterior, HasModes, HasMoments
 from scoreplug.run.baseline import baseline
 
+LARGEST = torch.finfo(torch.float64).max
 STATISTICS = 4
 """Random projections whose ranks simulation-based calibration looks at."""
 
@@ -103,10 +104,13 @@ def ranks_of(problem: Any, x: Tensor, *, seed: int) -> dict[str, int]:
     statistics = {f"projection {i + 1}": s for i, s in enumerate(metrics.project(both, STATISTICS).T)}
     if isinstance(problem, HasLogPosterior):
         with torch.no_grad():
-            statistics["log posterior"] = problem.log_posterior(both).numpy()
+            density = problem.log_posterior(both)
+        # far away it overflows: no density at all, which is a rank like any other
+        statistics["log posterior"] = density.nan_to_num(nan=-math.inf).clamp_min(-LARGEST).numpy()
     reference = baseline(problem.measurement)
     if reference is not None:
-        statistics["distance"] = (both - reference.x.to(both)).flatten(1).norm(dim=1).numpy()
+        distance = (both - reference.x.to(both)).flatten(1).norm(dim=1)
+        statistics["distance"] = distance.clamp_max(LARGEST).numpy()
     return {name: int(metrics.sbc_ranks(s[None, 1:], s[:1], seed=seed)[0]) for name, s in statistics.items()}
 
 
