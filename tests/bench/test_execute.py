@@ -262,6 +262,20 @@ def test_a_problem_that_knows_nothing_is_judged_by_its_truth_alone(tiny):
     assert set(ranks_of(Bare(), known.exact_samples(10), seed=0)) == projections | {"distance"}
 
 
+def test_an_outlier_has_a_distance_though_no_test_can_be_made(tiny):
+    """Beside 1e100 all other samples are at distance 0 from each other, and the kernel's length is not to be had."""
+    known = registry.get_problem("tiny", size=2, measured=1)
+    exact = References(sets=(known.exact_samples(10, seed=1), known.exact_samples(10, seed=2)))
+    x = known.exact_samples(10, seed=3).double()
+    x[0] = 1e100
+
+    with pytest.warns(UserWarning, match="no metrics of"):
+        found = evaluate(known, x, exact, report={}, c2st=False)
+
+    assert found["sliced_wasserstein"] > 1e97
+    assert "mmd_squared" not in found
+
+
 def test_samples_beyond_all_density_have_ranks(tiny):
     """1e200 squared is infinite: the truth is denser than each of them, and nearer to y."""
     known = registry.get_problem("tiny", size=2, measured=1)

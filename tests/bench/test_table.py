@@ -40,6 +40,16 @@ def test_errors_of_any_size_have_an_uncertainty():
     assert Estimate.of([0.0, 1e200]).half == pytest.approx(1.96 * 0.5e200)
 
 
+def test_a_mean_over_survivors_does_not_win(cells_of):
+    """One of two seeds gave no error: samples that overflowed, say."""
+    rows = [
+        *rows_of(cells_of(DPS, seeds=2), sliced_wasserstein=[0.1, None], evaluations=20.0),
+        *rows_of(cells_of({**DPS, "label": "b"}, seeds=2), sliced_wasserstein=[1.0, 1.0], evaluations=20.0),
+    ]
+
+    assert [s.method for _, _, s in best(summaries(rows))] == ["b"]
+
+
 def test_one_seed_has_no_uncertainty():
     assert str(Estimate.of([0.12345])) == "0.123"
 

@@ -89,8 +89,9 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """No seed is missing: the mean is not one over survivors."""
-        return set(self.statuses) == {"ok"}
+        """No seed is missing, nor its error: the mean is not one over survivors."""
+        counted = self.error is None or self.error.count == sum(self.statuses.values())
+        return set(self.statuses) == {"ok"} and counted
 
     @property
     def error(self) -> Estimate | None:
