@@ -53,6 +53,8 @@ class Noise:
 
     def at(self, *labels: str | int) -> Noise:
         """The source at an address below this one. The same address gives the same draws."""
+        if type(self) is not Noise:
+            return attrs.evolve(self, path=self.path + labels)
         below = object.__new__(Noise)  # not by attrs.evolve, which would check the seed anew with every draw
         for name in ("seed", "samples", "dtype", "device"):
             object.__setattr__(below, name, getattr(self, name))

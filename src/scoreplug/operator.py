@@ -404,7 +404,9 @@ def conjugate_gradient(
         worst = float((rr / dot(b, b))[open_].max().sqrt())
         raise ArithmeticError(
             f"conjugate gradients stopped after {max_steps} steps "
-            f"at a relative residual of {worst:.1e} > {tolerance:.1e}"
+            f"at a relative residual of {worst:.1e} > {tolerance:.1e}: the system is too ill-conditioned for "
+            f"{str(b.dtype).removeprefix('torch.')}. Use an operator with a decomposition (scoreplug.operator."
+            "with_dense_svd, if it is small), lower noise levels, or precision = float64"
         )
     return v
 
