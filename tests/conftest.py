@@ -65,7 +65,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Stored decompositions go to a folder of the test run: neither read from the user's nor left there."""
+    """Stored decompositions and settings are the test run's: neither read from the user's nor left there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SCOREPLUG_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SCOREPLUG_CONFIG_DIR", str(tmp_path_factory.mktemp("config")))  # a developer may disable plugins
         yield

@@ -35,7 +35,11 @@ def test_looking_things_up_imports_no_numerics(args):
     assert python(code).stderr.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "check", "plugins", "train", "run", "bench"])
+VERBS = ["list", "show", "run", "bench", "train", "check", "new", "plugins", "install", "uninstall"]
+VERBS += ["enable", "disable", "info", "completion"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb_imports_no_numerics(verb):
     code = CALL.format(args=[verb, "--help"]) + REPORT.format(modules=NUMERICS)
 
@@ -55,7 +59,7 @@ def test_help_imports_no_verb():
 @pytest.mark.parametrize(
     ("words", "index", "expected"),
     [
-        ("scoreplug ", 1, ["list", "show", "check", "plugins", "train", "run", "bench"]),
+        ("scoreplug ", 1, VERBS),
         ("scoreplug pl", 1, ["plugins"]),
         ("scoreplug list s", 2, ["sde", "sampler"]),
         ("scoreplug show anc", 2, ["ancestral"]),

@@ -95,8 +95,74 @@ def test_the_matrix_as_json_has_an_object_for_each_pair(scoreplug):
     assert {p["state"] for p in pairs} == {"published", "runs", "approximate", "refused"}
 
 
-def test_the_matrix_is_of_all_kinds(scoreplug):
-    assert "--matrix shows all kinds" in scoreplug("list", "sampler", "--matrix").stderr
+@pytest.mark.parametrize(("args", "left_out"), [(("sampler",), "KIND"), (("--needs", "svd"), "--needs")])
+def test_the_matrix_is_of_all_kinds(scoreplug, args, left_out):
+    assert f"--matrix shows all kinds: leave {left_out} out" in scoreplug("list", *args, "--matrix").stderr
+
+
+def names(scoreplug, *args):
+    result = scoreplug("list", *args, "--json")
+    assert result.exit_code == 0, result.stderr
+    return [item["name"] for item in json.loads(result.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("args", "holds"),
+    [
+        (("--provides", "svd"), lambda spec: "svd" in getattr(spec, "provides", ())),
+        (("--needs", "svd"), lambda spec: "svd" in getattr(spec, "needs", ())),
+        (("conditioner", "--provides", "twist"), lambda spec: "twist" in getattr(spec, "provides", ())),
+        (("--reference", "arXiv:2209.14687"), lambda spec: "arXiv:2209.14687" in spec.references),
+        (("--reference", "https://arxiv.org/abs/2209.14687v4"), lambda spec: "arXiv:2209.14687" in spec.references),
+        (("--reference", "https://doi.org/10.2307/3318418"), lambda spec: "doi:10.2307/3318418" in spec.references),
+        (("--search", "langevin"), lambda spec: "langevin" in str(spec).lower()),
+        (("--plugin", "scoreplug"), lambda spec: True),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_list_shows_what_a_filter_lets_through_and_nothing_else(scoreplug, args, holds):
+    kind = args[0] if args[0] in KINDS else None
+    found = names(scoreplug, *args)
+
+    assert found
+    assert found == [spec.name for spec in registry.list(kind) if holds(spec)]
+
+
+def test_several_filters_all_hold(scoreplug):
+    assert names(scoreplug, "--search", "spectral", "--needs", "svd") == ["ddrm"]
+    assert names(scoreplug, "sampler", "--search", "LANGEVIN metropolis") == ["mala"]
+
+
+def test_list_of_a_plugin(site, scoreplug):
+    site.install_samplers("fake-a", "name='em', summary='s'", "name='other', summary='s'", module="fake_a")
+
+    assert names(scoreplug, "--plugin", "fake-a") == ["em", "other"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--provides", "svdd"), "Error: nothing provides 'svdd'; did you mean 'svd'?\n"),
+        (("--needs", "pnv"), "Error: nothing needs 'pnv'; did you mean 'pinv'?\n"),
+        (("--plugin", "scoreplg"), "Error: no plugin 'scoreplg' is loaded; did you mean 'scoreplug'?\n"),
+    ],
+)
+def test_a_filter_with_a_slip_of_the_pen_is_refused(scoreplug, args, message):
+    result = scoreplug("list", *args)
+
+    assert (result.exit_code, result.stderr) == (2, message)
+
+
+def test_a_filter_that_nothing_passes_is_no_error(scoreplug):
+    result = scoreplug("list", "--search", "no such words anywhere")
+
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "no component matches\n")
+
+
+def test_an_example_that_json_has_no_word_for_does_not_stop_the_list(site, scoreplug):
+    site.install_samplers("fake-a", "name='odd', summary='s', example={'x': {1, 2}}", module="fake_a")
+
+    assert "odd" in names(scoreplug)
 
 
 # plugins
@@ -141,6 +207,36 @@ def test_plugins_shows_where_a_plugin_comes_from(site, scoreplug):
 
     assert (shown["url"], shown["commit"]) == ("https://x.org/p.git", "ab12")
     assert "https://x.org/p.git at ab12" in scoreplug("plugins").stdout
+
+
+def test_requirements_make_the_same_again(site, scoreplug, tmp_path):
+    good = "from scoreplug import hookimpl\n@hookimpl\ndef scoreplug_components(): return []"
+    sources = {
+        "fake-index": None,
+        "fake-vcs": '{"url": "https://x.org/p", "vcs_info": {"vcs": "git", "commit_id": "ab12"}, "subdirectory": "s"}',
+        "fake-editable": '{"url": "file:///my%20folder/p", "dir_info": {"editable": true}}',
+        "fake-wheel": '{"url": "file:///wheels/p.whl", "archive_info": {}}',
+    }
+    for name, record in sources.items():
+        module = name.replace("-", "_")
+        site.install(name, {module: good}, {"it": module}, direct_url=record)
+    site.install("fake-both", {"both_a": good, "both_b": good}, {"a": "both_a", "b": "both_b"}, version="2.1")
+    site.install("fake-bad", {"fake_bad": "1 / 0"}, {"it": "fake_bad"})
+    (tmp_path / "fake_listed.py").write_text(good)
+    lines = scoreplug("-p", str(tmp_path / "fake_listed.py"), "plugins", "--requirements").stdout.splitlines()
+
+    assert [line for line in lines if "fake" in line or "my folder" in line] == [
+        "fake-both==2.1",
+        "-e /my folder/p",
+        "fake-index==1.0",
+        "fake-vcs @ git+https://x.org/p@ab12#subdirectory=s",
+        "fake-wheel @ file:///wheels/p.whl",
+        f"# {tmp_path / 'fake_listed.py'}: a file, to be given to -p",
+    ]
+
+
+def test_requirements_stand_alone(scoreplug):
+    assert "--requirements stands alone" in scoreplug("plugins", "--requirements", "--json").stderr
 
 
 # show
@@ -199,7 +295,11 @@ def test_show_of_a_component_that_does_not_import_shows_the_spec_and_fails(site,
 # what all verbs have in common
 
 
-@pytest.mark.parametrize("verb", ["list", "show", "check", "plugins", "train", "run", "bench"])
+VERBS = ["list", "show", "run", "bench", "train", "check", "new"]
+VERBS += ["plugins", "install", "uninstall", "enable", "disable", "info", "completion"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_of_every_verb(scoreplug, verb):
     result = scoreplug(verb, "--help")
 
@@ -210,19 +310,13 @@ def test_help_of_every_verb(scoreplug, verb):
 def test_help_lists_every_verb(scoreplug):
     text = scoreplug("--help").stdout
 
-    assert [line.split()[0] for line in text.partition("Commands:\n")[2].splitlines() if line[2:3].strip()] == [
-        "list",
-        "show",
-        "check",
-        "plugins",
-        "train",
-        "run",
-        "bench",
-    ]
+    lines = text.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in lines if line[2:3].strip()] == VERBS
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"), [("lst", "list"), ("plugin", "plugins"), ("trian", "train"), ("rnu", "run")]
+    ("typed", "meant"),
+    [("lst", "list"), ("plugin", "plugins"), ("trian", "train"), ("rnu", "run"), ("instal", "install")],
 )
 def test_an_unknown_verb_is_answered_with_the_nearest(scoreplug, typed, meant):
     """Over all verbs: click alone knows only those that are imported."""
@@ -233,7 +327,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest(scoreplug, typed, meant):
 
 
 def test_an_unknown_verb_without_a_near_one_is_answered_with_all(scoreplug):
-    assert "the commands are list, show, check, plugins, train, run" in scoreplug("qqqqqq").stderr
+    assert f"the commands are {', '.join(VERBS)}" in scoreplug("qqqqqq").stderr
 
 
 def test_traceback_raises_the_error_itself(scoreplug):

@@ -110,6 +110,37 @@ def test_a_users_measurement_is_reconstructed(scoreplug, here):
     assert result.stdout.splitlines()[2].split()[:4] == ["posterior", "mean", "-", "-"]
 
 
+def test_a_slice_of_fastmri_is_reconstructed(scoreplug, here):
+    import h5py
+
+    kspace = np.random.default_rng(0).standard_normal((3, 8, 8, 8, 2)) @ [1e-6, 1e-6j]
+    with h5py.File("f.h5", "w") as file:
+        file["kspace"] = kspace.astype(np.complex64)
+
+    options = ("--operator", "multi-coil-fourier", "--set", "operator.image=complex", "--measurement", "f.h5")
+    units = ("--set", "input.slice=1", "--set", "input.scale=1e6", "--set", "input.noise_std=1e-7")
+    result = scoreplug("run", *TINY, "--set", "model.image_shape=[2,8,8]", *options, *units, "--out", "out")
+
+    assert result.exit_code == 0, result.output
+    with np.load("out/arrays.npz") as arrays:
+        # two of eight columns of each of the eight coils, and both parts
+        assert arrays["measurement"].shape == (2, 8, 16)
+        measured = set(arrays["measurement"][0].flatten())
+    assert measured <= set((kspace[1].astype(np.complex64).real.astype(np.float64) * 1e6).flatten())
+
+
+def test_another_file_drops_what_was_said_of_the_one_before(scoreplug, here):
+    np.save("x.npy", np.eye(8))
+    (here / "c.toml").write_text(
+        '[input]\nmeasurement = "f.h5"\nkey = "k"\nslice = 3\naxis = 1\nscale = 2.0\nnoise_std = 0.1\n'
+    )
+
+    result = scoreplug("run", "c.toml", *TINY, "--image", "x.npy", "--dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert tomllib.loads(result.stdout)["input"] == {"image": str(here / "x.npy"), "noise_std": 0.1, "seed": 0}
+
+
 def test_a_checkpoint_stands_for_the_model_in_it(scoreplug, here):
     from scoreplug.checkpoint import write_checkpoint
 
@@ -146,6 +177,10 @@ BAD = {
     "negative seed": (("--seed", "-1"), "seed must be >= 0"),
     "no assignment": (("--set", "steps"), "--set takes role.key=value"),
     "no config": (("absent.toml",), "cannot read the config 'absent.toml'"),
+    "no slice": (("--image", "wide.npy", "--set", "input.slice=9"), "has slices 0 to 7 along axis 0 of (8, 9) (got 9)"),
+    "no key": (("--image", "wide.npy", "--set", "input.key=a"), "leave out input.key (got 'a')"),
+    "unknown format": (("--image", "code.pt"), "files end in .npy, .npz"),
+    "image is a folder": (("--image", "."), "is a folder without DICOM files"),
     "no image": (("--image", "absent.png"), "there is no file"),
     "wrong shape": (("--image", "wide.npy"), "has shape (8, 9), and the model takes (1, 8, 8)"),
     "NaN": (("--image", "nan.npy"), "has 1 values that are NaN or infinite"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from scoreplug.registry import PluginError, Registry, Selection
+from scoreplug.registry._loader import _plainly_met
 
 GOOD = """
 from scoreplug import SamplerSpec, hookimpl
@@ -24,6 +25,22 @@ BROKEN = {
         "import",
         "class Skipped(BaseException): pass\nraise Skipped('later')",
         "Skipped: later",
+    ),
+    "an exception without a text": (
+        "import",
+        "class Mute(Exception):\n    def __str__(self): raise ValueError\nraise Mute",
+        "Mute: (its text cannot be printed)",
+    ),
+    "references that are no text": (
+        "components",
+        HEAD + f"def scoreplug_components(): yield {SPEC.replace(')', ', references=[2209.14687])')}",
+        "a tuple of strings is needed (got (2209.14687,))",
+    ),
+    "a spec of its own making": (
+        "components",
+        "from scoreplug import ComponentSpec, hookimpl\nclass Mine(ComponentSpec): kind = 'sampler'\n"
+        "@hookimpl\ndef scoreplug_components(): yield Mine(name='x', summary='s', factory='m:C')",
+        "a component is declared by one of",
     ),
     "wrong signature": ("register", HEAD + "def scoreplug_components(wanted): return []", "wanted"),
     "misspelt hook": ("hooks", HEAD + "def scoreplug_component(): return []", "did you mean 'scoreplug_components'?"),
@@ -181,3 +198,53 @@ def test_the_origin_is_what_the_installer_recorded(site, record, origin):
     found = load()["fake-good"].origin()
 
     assert (found and (found.url, found.commit, found.editable)) == origin
+
+
+def test_an_interrupt_by_the_user_is_no_failure_of_a_plugin(site):
+    """Control-C while a slow plugin is imported ends the command, not only the plugin."""
+    site.install("fake-slow", {"fake_slow": "raise KeyboardInterrupt"}, {"it": "fake_slow"})
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+
+
+def test_the_origin_has_what_a_requirement_needs(site):
+    record = '{"url": "https://x.org/p", "vcs_info": {"vcs": "hg", "commit_id": "ab"}, "subdirectory": "python"}'
+    site.install("fake-good", {"fake_good": GOOD}, {"it": "fake_good"}, direct_url=record)
+    origin = load()["fake-good"].origin()
+
+    assert (origin.vcs, origin.subdirectory) == ("hg", "python")
+
+
+@pytest.mark.parametrize("core", ["0.1.0", "0.1", "0.10.0", "1.0", "0.2.0rc1", "0.1.1.dev3+gabc"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "scoreplug>=0.1",
+            "scoreplug >= 0.1.0",
+            "scoreplug>=0.1.0.0",
+            "Scoreplug>=0.2",
+            "scoreplug>=0.9",
+            "scoreplug>=1",
+        ),
+        *("scoreplug>=0.1,<0.2", "scoreplug>=0.1rc1", "scoreplug>=0.1.*", "scoreplug[x]>=9", "scoreplug"),
+    ],
+)
+def test_the_quick_answer_is_that_of_packaging(line, core):
+    """It may leave a question to packaging, and must never say yes where packaging says no."""
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        met = Requirement(line).specifier.contains(core, prereleases=True)
+    except InvalidRequirement:
+        met = False
+
+    assert met or not _plainly_met(line, core)
+
+
+@pytest.mark.parametrize(
+    ("line", "core"), [("scoreplug>=0.1", "0.1.0"), ("Scoreplug >= 0.1.0", "0.10"), ("scoreplug>=0", "1")]
+)
+def test_what_nearly_every_plugin_asks_for_needs_no_packaging(line, core):
+    assert _plainly_met(line, core)

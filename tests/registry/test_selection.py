@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from scoreplug.registry import Registry, Selection
@@ -93,6 +95,29 @@ def test_a_file_that_raises_leaves_no_module_behind(tmp_path):
     Registry(Selection(files=(tmp_path / "fake_raises.py",))).list()
 
     assert "fake_raises" not in __import__("sys").modules
+
+
+def test_files_of_the_environment_load_as_those_of_p(tmp_path):
+    """Several, separated as those of PATH; the same file twice is one."""
+    for name in ("fake_env_a", "fake_env_b"):
+        (tmp_path / f"{name}.py").write_text(FILE.format(module=name))
+    paths = [str(tmp_path / name) for name in ("fake_env_a.py", "fake_env_b.py", "fake_env_a.py")]
+    selection = Selection.from_environment({"SCOREPLUG_PLUGINS": os.pathsep.join(["", *paths])}).with_options(paths[:1])
+
+    assert [path.name for path in selection.files] == ["fake_env_a.py", "fake_env_b.py"]
+    assert {p.state for p in Registry(selection).plugins if p.name.startswith("fake_env")} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ("nowhere.py", FileNotFoundError, "no plugin file 'nowhere.py', in SCOREPLUG_PLUGINS"),
+        ("scoreplug-daps", ValueError, "a plugin file is a Python file .got 'scoreplug-daps', in SCOREPLUG_PLUGINS"),
+    ],
+)
+def test_other_files_of_the_environment_are_refused(value, error, message):
+    with pytest.raises(error, match=message):
+        Selection.from_environment({"SCOREPLUG_PLUGINS": value})
 
 
 @pytest.mark.parametrize("option", ["fake-one", "no:", "yes:fake-one"])

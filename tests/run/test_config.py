@@ -65,6 +65,23 @@ def test_toml_gives_back_the_config_that_it_was_written_from(params, samples, se
     assert structure(tomllib.loads(config.to_toml())) == config
 
 
+@pytest.mark.parametrize(
+    "subject",
+    [
+        {"image": "x.nii.gz", "slice": 80, "axis": 2, "data_range": [0, 1200]},
+        {"measurement": "f.h5", "key": "kspace", "slice": 0, "scale": 1e6},
+    ],
+    ids=["image", "measurement"],
+)
+def test_the_part_of_a_file_survives_a_round_trip(subject):
+    config = structure(with_input(noise_std=0.1, **subject))
+
+    table = tomllib.loads(config.to_toml())["input"]
+
+    assert subject.items() <= table.items()
+    assert structure(tomllib.loads(config.to_toml())) == config
+
+
 def test_a_problem_leaves_out_what_does_not_change_a_sample():
     few, many = structure({**MINIMAL, "samples": 1, "batch": 2}), structure({**MINIMAL, "samples": 9, "seed": 5})
 
@@ -111,6 +128,13 @@ def test_a_wrong_key_or_value_is_named(change, message):
         ({"source": "ellipses", "noise_std": -0.1}, "noise_std must be >= 0"),
         ({"source": "ellipses", "noise_std": 0.1, "data_range": [0, 1]}, "data_range belongs to an image file"),
         ({"image": "x.png", "noise_std": 0.1, "data_range": [1, 1]}, "low < high"),
+        ({"source": "ellipses", "noise_std": 0.1, "slice": 2, "axis": 0}, "slice and axis belong to a file"),
+        ({"source": "ellipses", "noise_std": 0.1, "key": "x"}, "key belong to a file"),
+        ({"image": "x.nii", "noise_std": 0.1, "axis": 2}, "name one of them by slice"),
+        ({"image": "x.nii", "noise_std": 0.1, "slice": -1}, "slice must be >= 0"),
+        ({"image": "x.nii", "noise_std": 0.1, "scale": 2.0}, "scale belongs to a measurement file"),
+        ({"measurement": "x.h5", "noise_std": 0.1, "scale": 0.0}, "scale must be > 0"),
+        ({"measurement": "x.h5", "noise_std": 0.1, "scale": float("inf")}, "scale must be finite"),
     ],
     ids=lambda value: str(value)[:50],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,13 +18,23 @@ if TYPE_CHECKING:
 _VERBS = {
     "list": "List the components: models, SDEs, operators, conditioners, samplers",
     "show": "Show a component: parameters, needs, references",
-    "check": "Check that a component does what every component has to do",
-    "plugins": "List the plugins and how their loading ended",
-    "train": "Train a prior by denoising score matching",
     "run": "Draw posterior samples: the demo without arguments, or a config",
     "bench": "Measure methods on problems whose posterior is known",
+    "train": "Train a prior by denoising score matching",
+    "check": "Check that a component does what every component has to do",
+    "new": "Start a plugin of your own: a package that installs, with its tests",
+    "plugins": "List the plugins and how their loading ended",
+    "install": "Install plugins, and say what they bring",
+    "uninstall": "Uninstall plugins, and say what went away",
+    "enable": "Load plugins again that were disabled",
+    "disable": "Leave installed plugins out until further notice",
+    "info": "Print versions, devices and plugins, to paste into an issue",
+    "completion": "Print the completion script of a shell",
 }
 """Each verb is `command` in the module of its name; its short help stands here, so that --help imports none of them."""
+
+_SHOW_TROUBLE = ("plugins", "info")
+"""Verbs that say themselves what is wrong with the plugins."""
 
 
 class LazyGroup(click.Group):
@@ -78,7 +89,7 @@ class LazyGroup(click.Group):
             if ctx.params["traceback"] or _is_broken_pipe(error):
                 raise
             raise _failure(error) from error
-        if ctx.invoked_subcommand != "plugins" and registry.default().loaded:
+        if ctx.invoked_subcommand not in _SHOW_TROUBLE and registry.default().loaded:
             for line in registry.default().trouble():
                 click.echo(f"scoreplug: {line}", err=True)
         return value
@@ -104,17 +115,21 @@ def main(*, traceback: bool, options: tuple[str, ...], no_plugins: bool, strict_
     scoreplug list sampler         what there is
     scoreplug show dps             what it takes
     scoreplug run                  the demo
+
+    \b
+    Environment, beside the options: SCOREPLUG_BLOCK=NAME,... SCOREPLUG_PLUGINS=FILE.py:...
+    SCOREPLUG_DISABLE_AUTOLOAD=1 SCOREPLUG_STRICT=1 SCOREPLUG_CONFIG_DIR=DIR
     """
+    del traceback  # read by LazyGroup.invoke
+    registry.use(registry.Registry(selection(options, no_plugins=no_plugins, strict_plugins=strict_plugins)))
+
+
+def selection(options: Iterable[str], *, no_plugins: bool = False, strict_plugins: bool = False) -> registry.Selection:
+    """Which plugins the environment and the global options ask for. Raises ValueError or OSError."""
     import attrs
 
-    del traceback  # read by LazyGroup.invoke
-    selection = registry.Selection.from_environment().with_options(options)
-    selection = attrs.evolve(
-        selection,
-        autoload=selection.autoload and not no_plugins,
-        strict=selection.strict or strict_plugins,
-    )
-    registry.use(registry.Registry(selection))
+    chosen = registry.Selection.from_environment().with_options(options)
+    return attrs.evolve(chosen, autoload=chosen.autoload and not no_plugins, strict=chosen.strict or strict_plugins)
 
 
 class _BadInput(click.ClickException):

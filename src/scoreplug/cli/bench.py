@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoreplug.cli import _complete
 from scoreplug.cli._table import print_table
 
 if TYPE_CHECKING:
@@ -20,10 +21,38 @@ PAGE = "bench.html"
 
 @click.command("bench")
 @click.argument("suite", default="quick", metavar="[SUITE]")
-@click.option("--problem", "problems", metavar="NAME", multiple=True, help="Instead of the suite's problems.")
-@click.option("--conditioner", "conditioners", metavar="NAME", multiple=True, help="Instead of the suite's methods.")
-@click.option("--sampler", "samplers", metavar="NAME", multiple=True, help="Instead of the suite's methods.")
-@click.option("--sde", "sdes", metavar="NAME", multiple=True, help="Forward process; by default the problem's own.")
+@click.option(
+    "--problem",
+    "problems",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_complete.components("problem"),
+    help="Instead of the suite's problems.",
+)
+@click.option(
+    "--conditioner",
+    "conditioners",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_complete.components("conditioner"),
+    help="Instead of the suite's methods.",
+)
+@click.option(
+    "--sampler",
+    "samplers",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_complete.components("sampler"),
+    help="Instead of the suite's methods.",
+)
+@click.option(
+    "--sde",
+    "sdes",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_complete.components("sde"),
+    help="Forward process; by default the problem's own.",
+)
 @click.option(
     "--set",
     "settings",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scoreplug import registry
+from scoreplug.cli import _complete
 from scoreplug.cli._table import print_table
 from scoreplug.registry.specs import KINDS
 from scoreplug.testing.kit import LEVELS
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command("check")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=_complete.components())
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the component, if several have the name.")
 @click.option(
     "--level",

@@ -2,46 +2,108 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from scoreplug import registry
+from scoreplug.cli import _complete
+from scoreplug.cli._bibtex import identifier
 from scoreplug.cli._table import print_table
-from scoreplug.registry.specs import KINDS
 
 if TYPE_CHECKING:
     from scoreplug.run.compatibility import Verdict
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    del ctx, param
-    return [kind for kind in KINDS if kind.startswith(incomplete)]
-
-
 @click.command("list")
-@click.argument("kind", required=False, metavar="[KIND]", shell_complete=_complete)
+@click.argument("kind", required=False, metavar="[KIND]", shell_complete=_complete.kinds)
+@click.option("--plugin", metavar="NAME", shell_complete=_complete.loaded, help="Only what this plugin brings.")
+@click.option("--provides", metavar="CAP", shell_complete=_complete.capabilities, help="Only what provides this.")
+@click.option("--needs", metavar="CAP", shell_complete=_complete.capabilities, help="Only what needs this.")
+@click.option("--reference", metavar="ID", help="Only what has this source, as arXiv:2209.14687 or doi:...")
+@click.option("--search", metavar="TEXT", help="Only what has these words in its name, summary, references, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object per component or pair.")
 @click.option("--matrix", is_flag=True, help="Print which components go together, and why others do not.")
-def command(*, kind: str | None, as_json: bool, matrix: bool) -> None:
+def command(*, kind: str | None, as_json: bool, matrix: bool, **filters: str | None) -> None:
     """List the components, all or of one KIND, or with --matrix how they go together.
 
-    KIND is model, sde, operator, conditioner, sampler or problem.
+    KIND is model, sde, operator, conditioner, sampler or problem. Of several filters all must hold.
+
+    \b
+    scoreplug list operator --provides svd
+    scoreplug list --search "null space"
+    scoreplug list --reference arXiv:2209.14687
     """
     if matrix:
-        if kind is not None:
-            raise click.UsageError("--matrix shows all kinds: leave KIND out")
+        given = [f"--{name}" for name, value in filters.items() if value is not None]
+        if kind is not None or given:
+            raise click.UsageError(f"--matrix shows all kinds: leave {' and '.join(['KIND'] * bool(kind) + given)} out")
         _print_matrix(as_json=as_json)
         return
-    components = registry.components(kind)
+    components = _filtered(registry.components(kind), **filters)
     if as_json:
         import json
 
-        click.echo(json.dumps([describe(component) for component in components], indent=2))
+        # A plugin may put whatever it likes into an example.
+        click.echo(json.dumps([describe(component) for component in components], indent=2, default=repr))
     elif not components:
-        click.echo(f"no {kind or 'component'} is registered", err=True)
+        reason = "no component matches" if any(filters.values()) else f"no {kind or 'component'} is registered"
+        click.echo(reason, err=True)
     else:
         print_table(("kind", "name", "summary", "state"), [_row(component) for component in components])
+
+
+def _filtered(
+    components: Iterable[registry.Component],
+    *,
+    plugin: str | None,
+    provides: str | None,
+    needs: str | None,
+    reference: str | None,
+    search: str | None,
+) -> list[registry.Component]:
+    found, everything = list(components), registry.components()
+    if plugin is not None:
+        _known("no plugin {!r} is loaded", plugin, (n for c in everything for n in _owner(c)))
+        found = [c for c in found if plugin in _owner(c)]
+    if provides is not None:
+        _known(
+            "nothing provides {!r}", provides, (name for c in everything for name in getattr(c.spec, "provides", ()))
+        )
+        found = [c for c in found if provides in getattr(c.spec, "provides", ())]
+    if needs is not None:
+        _known("nothing needs {!r}", needs, (name for c in everything for name in getattr(c.spec, "needs", ())))
+        found = [c for c in found if needs in getattr(c.spec, "needs", ())]
+    if reference is not None:
+        found = [c for c in found if identifier(reference) in map(identifier, c.spec.references)]
+    if search is not None:
+        words = search.lower().split()
+        found = [c for c in found if all(word in _text(c) for word in words)]
+    return found
+
+
+def _owner(component: registry.Component) -> tuple[str, str]:
+    return component.plugin.name, component.plugin.distribution
+
+
+def _known(complaint: str, name: str, known: Iterable[str]) -> None:
+    """Tell a slip of the pen from a question to which the answer is empty."""
+    names = list(dict.fromkeys(known))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there is {', '.join(names) or 'none'}"
+        raise ValueError(f"{complaint.format(name)}; {hint}")
+
+
+def _text(component: registry.Component) -> str:
+    """All the words of a spec."""
+    import attrs
+
+    fields = attrs.asdict(component.spec, filter=lambda field, value: isinstance(value, str | tuple))
+    parts = (" ".join(map(str, value)) if isinstance(value, tuple) else value for value in fields.values())
+    return " ".join([component.spec.kind, component.plugin.name, *parts]).lower()
 
 
 def describe(component: registry.Component) -> dict[str, object]:

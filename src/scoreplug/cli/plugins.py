@@ -12,8 +12,15 @@ from scoreplug.cli._table import print_table
 @click.option("-v", "--verbose", is_flag=True, help="Also show the traceback of each failure.")
 @click.option("--failed", is_flag=True, help="Only the plugins that did not load.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object per plugin.")
-def command(*, verbose: bool, failed: bool, as_json: bool) -> None:
+@click.option("--requirements", is_flag=True, help="Print a requirements file of the plugins that are in use.")
+def command(*, verbose: bool, failed: bool, as_json: bool, requirements: bool) -> None:
     """List the plugins, with version, state and what went wrong."""
+    if requirements:
+        if failed or as_json:
+            raise click.UsageError("--requirements stands alone: leave --failed and --json out")
+        for line in dict.fromkeys(_requirement(p) for p in registry.plugins() if p.state == "ok"):
+            click.echo(line)
+        return
     shown = [plugin for plugin in registry.plugins() if plugin.broken or not failed]
     if as_json:
         import json
@@ -26,7 +33,8 @@ def command(*, verbose: bool, failed: bool, as_json: bool) -> None:
         for plugin in shown:
             if verbose and plugin.traceback:
                 click.echo(f"\n{plugin.name}, while {_PHASES[plugin.phase or 'import']}:\n{plugin.traceback}")
-    for line in registry.default().selection.misses(plugin.name for plugin in registry.plugins()):
+    selection = registry.default().selection
+    for line in (*selection.notes, *selection.misses(plugin.name for plugin in registry.plugins())):
         click.echo(f"scoreplug: {line}", err=True)
 
 
@@ -55,6 +63,23 @@ def _remarks(plugin: registry.Plugin) -> str:
     elif plugin.info is None:
         remarks.append(plugin.value)
     return "; ".join(remarks)
+
+
+def _requirement(plugin: registry.Plugin) -> str:
+    """The line that makes pip install the same again."""
+    if plugin.info is None:
+        return f"# {plugin.value}: a file, to be given to -p"
+    origin = plugin.origin()
+    if origin is None:
+        return f"{plugin.distribution}=={plugin.version}"
+    at = f"@{origin.commit}" if origin.commit else ""
+    part = f"#subdirectory={origin.subdirectory}" if origin.subdirectory else ""
+    url = f"{origin.vcs}+{origin.url}" if origin.vcs else origin.url
+    if origin.editable and url.startswith("file://"):
+        from urllib.parse import unquote, urlsplit
+
+        return f"-e {unquote(urlsplit(url).path)}"
+    return f"{plugin.distribution} @ {url}{at}{part}"
 
 
 def _described(plugin: registry.Plugin) -> dict[str, object]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scoreplug.cli import _complete
+
 if TYPE_CHECKING:
     from scoreplug.run.config import RunConfig
     from scoreplug.run.overrides import Assignment
@@ -24,14 +26,39 @@ _COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
 
 @click.command("run")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option("--model", metavar="NAME", help="Prior: a registered name, or a .safetensors file of `scoreplug train`.")
-@click.option("--sde", metavar="NAME", help="Forward process; by default the model's own.")
-@click.option("--operator", metavar="NAME", help="Forward operator A of y = A x + noise.")
-@click.option("--conditioner", metavar="NAME", help="How the measurement is used.")
-@click.option("--sampler", metavar="NAME", help="How the reverse SDE is integrated.")
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=_complete.components("model"),
+    help="Prior: a registered name, or a .safetensors file of `scoreplug train`.",
+)
+@click.option(
+    "--sde",
+    metavar="NAME",
+    shell_complete=_complete.components("sde"),
+    help="Forward process; by default the model's own.",
+)
+@click.option(
+    "--operator",
+    metavar="NAME",
+    shell_complete=_complete.components("operator"),
+    help="Forward operator A of y = A x + noise.",
+)
+@click.option(
+    "--conditioner",
+    metavar="NAME",
+    shell_complete=_complete.components("conditioner"),
+    help="How the measurement is used.",
+)
+@click.option(
+    "--sampler",
+    metavar="NAME",
+    shell_complete=_complete.components("sampler"),
+    help="How the reverse SDE is integrated.",
+)
 @click.option("--set", "settings", metavar="ROLE.KEY=VALUE", multiple=True, help="Any parameter; may be repeated.")
-@click.option("--image", metavar="PATH", help="Measure this image (.npy, .npz, .png, .tif) and reconstruct it.")
-@click.option("--measurement", metavar="PATH", help="Reconstruct from this measurement (.npy, .npz).")
+@click.option("--image", metavar="PATH", help="Measure this image (NumPy, picture, HDF5, NIfTI, DICOM).")
+@click.option("--measurement", metavar="PATH", help="Reconstruct from this measurement (the same formats).")
 @click.option("--samples", type=int, metavar="N", help="Number of posterior samples.")
 @click.option("--seed", type=int, metavar="N", help="Of the sampling noise.")
 @click.option("--device", metavar="NAME", help="Where the model runs, as torch names it: cpu, cuda, mps.")
@@ -47,6 +74,7 @@ def run(config: Path | None, *, settings: tuple[str, ...], out: Path | None, dry
     scoreplug run
     scoreplug run --operator inpainting --set operator.mask=random
     scoreplug run --image photo.png --set input.data_range=[0,255]
+    scoreplug run --image scan.nii.gz --set input.slice=80 --set input.axis=2 --set input.data_range=[0,1200]
     scoreplug run --measurement y.npy --set input.noise_std=0.05
     scoreplug run config.toml --samples 16 --set sampler.steps=500
     """

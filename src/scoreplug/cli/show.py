@@ -11,31 +11,45 @@ import attrs
 import click
 
 from scoreplug import registry
+from scoreplug.cli import _complete
 from scoreplug.cli._table import print_table
 from scoreplug.cli.list import describe
 from scoreplug.param import Param, parameters
 
 
-def _complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    del ctx, param
-    return [c.name for c in registry.components() if c.name.startswith(incomplete)]
-
-
 @click.command("show")
-@click.argument("name", shell_complete=_complete)
-@click.option("--kind", help="Which one, if several kinds have the name.")
+@click.argument("name", shell_complete=_complete.components())
+@click.option("--kind", shell_complete=_complete.kinds, help="Which one, if several kinds have the name.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
-def command(*, name: str, kind: str | None, as_json: bool) -> None:
+@click.option("--toml", "as_toml", is_flag=True, help="Print its table of a run config, with every parameter.")
+@click.option("--bibtex", "as_bibtex", is_flag=True, help="Print the BibTeX entries of its references.")
+def command(*, name: str, kind: str | None, as_json: bool, as_toml: bool, as_bibtex: bool) -> None:
     """Show what is known of the component NAME: origin, needs, documentation and parameters.
 
     NAME is a name, an alias or a full id such as scoreplug:dps.
     """
+    if as_json + as_toml + as_bibtex > 1:
+        raise click.UsageError("--json, --toml and --bibtex exclude each other: give one of them")
     component = _the_one(name, kind)
     if as_json:
         import json
 
         click.echo(json.dumps(_described(component), indent=2, default=repr))
-        return
+    elif as_toml:
+        from scoreplug.cli._toml import stub
+
+        click.echo(stub(component, _parameters(component.factory())))
+    elif as_bibtex:
+        from scoreplug.cli._bibtex import entries
+
+        if not component.spec.references:
+            click.echo(f"{component.spec.kind} {component.name!r} has no references", err=True)
+        click.echo("\n\n".join(entries(component)), nl=bool(component.spec.references))
+    else:
+        _print(component)
+
+
+def _print(component: registry.Component) -> None:
     for line in _facts(component):
         click.echo(line)
     factory = component.factory()

@@ -1,32 +1,32 @@
-"""A user's own images: a folder of image files, or a stack in one .npy or .npz file."""
+"""A user's own images: a folder of files, each with an image or a volume, or one file with a stack."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import attrs
 import numpy as np
 
 from scoreplug.data._source import Split, check_indices
+from scoreplug.data.files import FORMATS, ArrayFile, open_array, readable
+from scoreplug.data.files import DataError as DataError
 from scoreplug.param import param
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy")
-
-
-class DataError(ValueError):
-    """Images cannot be used. The message names the file."""
 
 
 @attrs.frozen(kw_only=True)
 class Folder:
     """Images from `path`, in the order of their names; the last ones are held out.
 
-    A file of the folder holds one image: (height, width) or (height, width, channels) for image files, (height, width)
-    or (channels, height, width) for .npy. A single .npy or .npz file instead of a folder holds a stack,
-    (N, height, width) or (N, channels, height, width).
+    A file of the folder holds one image, (height, width) or (channels, height, width), channels first whatever the
+    format; with an `axis` it holds a volume, and each slice along the axis is an image. A single file instead of a
+    folder holds a stack, (N, height, width) or (N, channels, height, width), along its first axis or the one stated.
+    What can be read is in `scoreplug.data.files`: NumPy, pictures, HDF5, NIfTI and DICOM.
+
+    Only the slices that a batch needs are read. A compressed volume is unpacked for each of them, so unpack it once
+    (.nii.gz to .nii) before a long training. Slices of one volume can be on both sides of the split; give the volumes
+    names, and `held_out_share` a value, that part them.
 
     Values are used as they are: none is scaled, shifted or clipped. `data_range` says between which values they lie,
     and a value outside is an error; 8-bit files have data_range (0, 255), and so will the model's samples.
@@ -37,13 +37,16 @@ class Folder:
         FileNotFoundError: if there is nothing at `path`.
     """
 
-    path: str = param(doc="folder with images, or a .npy or .npz file with a stack of them")
+    path: str = param(doc="folder with files, or one file with a stack of images")
     data_range: tuple[float, float] = param(unit="of the files", doc="(low, high), between which all values lie")
     crop: int | None = param(None, ge=1, unit="pixel", doc="take the central crop x crop pixels of each image")
     held_out_share: float = param(
         0.1, gt=0.0, lt=1.0, doc="share of the images, the last ones, that training never sees"
     )
-    key: str | None = param(None, doc="name of the array in an .npz file with several")
+    key: str | None = param(None, doc="name of the array in files with several (.npz, HDF5)")
+    axis: int | None = param(
+        None, ge=0, doc="axis along which the slices of each file are images; none: a file of a folder is one image"
+    )
     licence: str = param("not stated", doc="the terms of the images, for the model card")
     split: Split = param("train", doc="'train' or 'held-out'")
 
@@ -79,34 +82,51 @@ class Folder:
             raise FileNotFoundError(f"there is no folder or file {self.path!r} to take images from")
         if path.is_file():
             return (path,)
-        files = tuple(sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES))
+        files = tuple(sorted(f for f in path.iterdir() if readable(f)))
         if not files:
-            raise DataError(f"the folder {self.path!r} has no images; those are files ending in {', '.join(SUFFIXES)}")
+            raise DataError(f"the folder {self.path!r} has no images; those are files ending in {', '.join(FORMATS)}")
         return files
 
     @functools.cached_property
     def _stack(self) -> np.ndarray | None:
-        """The array of a single file, (N, C, H, W); None for a folder."""
-        path = Path(self.path)
-        if not path.is_file():
+        """The images of a single file, (N, ...); None for a folder."""
+        if not Path(self.path).is_file():
             return None
-        if path.suffix.lower() not in (".npy", ".npz"):
+        file = open_array(Path(self.path), key=self.key)
+        if self.axis is None and file.axis is None and not file.volume:
+            raise DataError(f"{self.path!r} holds one image; for images in files of their own give their folder")
+        axis = file.slice_axis(self.axis)
+        if len(file.shape) not in (3, 4) or file.shape[axis] == 0:
             raise DataError(
-                f"a single file is a stack in .npy or .npz; for image files give their folder (got {self.path!r})"
+                f"{self.path}: a stack is (N, height, width) or (N, channels, height, width) (got {file.shape})"
             )
-        array = _load_array(path, self.key)
-        if array.ndim not in (3, 4) or len(array) == 0:
-            raise DataError(
-                f"{path}: a stack is (N, height, width) or (N, channels, height, width) (got {array.shape})"
-            )
-        return array[:, None] if array.ndim == 3 else array
+        return np.moveaxis(file.read(), axis, 0)
+
+    @functools.cached_property
+    def _counts(self) -> tuple[int, ...]:
+        """How many images each file of the folder has."""
+        if self.axis is None:
+            return (1,) * len(self._files)
+        files = [self._open(file) for file in self._files]
+        return tuple(file.shape[file.slice_axis(self.axis)] for file in files)
 
     @functools.cached_property
     def _total(self) -> int:
-        total = len(self._files) if self._stack is None else len(self._stack)
+        total = sum(self._counts) if self._stack is None else len(self._stack)
         if total < 2:
             raise DataError(f"{self.path!r} has one image; at least two are needed, one of them to be held out")
         return total
+
+    def _open(self, path: Path) -> ArrayFile:
+        return open_array(path, key=self.key)
+
+    def _place(self, number: int) -> tuple[Path, int | None]:
+        """The file of an image, and its slice in it."""
+        if self.axis is None:
+            return self._files[number], None
+        ends = np.cumsum(self._counts)
+        file = int(np.searchsorted(ends, number, side="right"))
+        return self._files[file], number - int(ends[file]) + self._counts[file]
 
     @property
     def _held_out_count(self) -> int:
@@ -127,8 +147,15 @@ class Folder:
         return image
 
     def _read(self, number: int) -> np.ndarray:
-        image = _load_image(self._files[number]) if self._stack is None else self._stack[number]
         name = self._name(number)
+        image = self._raw(number)
+        if image.ndim == 2:
+            image = image[None]
+        if image.ndim != 3:
+            raise DataError(
+                f"{name}: one image is (height, width) or (channels, height, width) (got {image.shape}); say by `axis` "
+                "along which axis of a volume its slices lie"
+            )
         if not np.isrealobj(image) or image.dtype.kind not in "fiub":
             raise DataError(f"{name}: values must be real numbers (got {image.dtype})")
         if self.crop is not None:
@@ -143,43 +170,20 @@ class Folder:
             )
         return image.astype(np.float32)
 
+    def _raw(self, number: int) -> np.ndarray:
+        if self._stack is not None:
+            return self._stack[number]
+        path, slice_number = self._place(number)
+        file = self._open(path)
+        if file.volume and self.axis is None:
+            raise DataError(f"{path}: it holds a volume {file.shape}; say by `axis` along which axis its slices lie")
+        return file.read(slice_number, self.axis)
+
     def _name(self, number: int) -> str:
-        return str(self._files[number]) if self._stack is None else f"{self._files[0]}, image {number}"
-
-
-def _load_image(path: Path) -> np.ndarray:
-    """One image, (C, H, W)."""
-    order: Literal["channels first", "channels last"]
-    if path.suffix.lower() == ".npy":
-        image, order = _load_array(path, None), "channels first"
-    else:
-        import imageio.v3 as imageio
-
-        try:
-            # from bytes, since a reader that gives up on a path may leave the file open
-            image, order = imageio.imread(path.read_bytes(), extension=path.suffix.lower()), "channels last"
-        except Exception as error:  # each format's reader has errors of its own
-            raise DataError(f"{path}: cannot be read as an image ({error})") from error
-    if image.ndim == 2:
-        return image[None]
-    if image.ndim != 3:
-        raise DataError(f"{path}: one image has two dimensions, or three with {order} (got {image.shape})")
-    return image if order == "channels first" else np.moveaxis(image, -1, 0)
-
-
-def _load_array(path: Path, key: str | None) -> np.ndarray:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files if key in (None, name)}
-            names = loaded.files
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as an array ({error})") from error
-    if len(arrays) != 1:
-        raise DataError(f"{path}: give the name of the array as `key`, one of {', '.join(names)} (got {key!r})")
-    return next(iter(arrays.values()))
+        if self._stack is not None:
+            return f"{self.path}, image {number}"
+        path, slice_number = self._place(number)
+        return str(path) if slice_number is None else f"{path}, slice {slice_number}"
 
 
 def _central(image: np.ndarray, crop: int, name: str) -> np.ndarray:

@@ -36,12 +36,21 @@ def entry_points(group: str) -> list[EntryPoint]:
 
     As in every import, the first on `sys.path` of several distributions of one name is the one that counts.
     """
-    first: dict[str, list[EntryPoint]] = {}
+    return sorted(
+        EntryPoint(name, version, *line, info)
+        for name, version, info in distributions()
+        for line in _lines(info, group)
+    )
+
+
+def distributions() -> Iterator[tuple[str, str | None, Path]]:
+    """Name, version and folder of metadata of each distribution; the first of a name on `sys.path`."""
+    seen = set()
     for info in _infos():
         name, version = _identify(info)
-        if name not in first:
-            first[name] = [EntryPoint(name, version, *line, info) for line in _lines(info, group)]
-    return sorted(point for points in first.values() for point in points)
+        if name not in seen:
+            seen.add(name)
+            yield name, version, info
 
 
 def _infos() -> Iterator[Path]:

@@ -18,11 +18,21 @@ Phase = Literal["import", "register", "hooks", "components"]
 
 @attrs.frozen(kw_only=True)
 class Origin:
-    """Where an installed distribution was taken from, if not from an index (PEP 610)."""
+    """Where an installed distribution was taken from, if not from an index (PEP 610).
+
+    Attributes:
+        url: of a repository, a folder or an archive; it has no credentials, which installers leave out.
+        commit: of a repository.
+        editable: it is used where it lies.
+        vcs: "git", "hg", ... of a repository.
+        subdirectory: of the repository or archive.
+    """
 
     url: str
     commit: str | None = None
     editable: bool = False
+    vcs: str | None = None
+    subdirectory: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -61,6 +71,11 @@ class Plugin:
         return self.name == BUILTIN
 
     @property
+    def distribution(self) -> str:
+        """What pip knows it by; a file's own name."""
+        return self.name.partition(":")[0]
+
+    @property
     def broken(self) -> bool:
         """It did not load, and nobody asked for that."""
         return self.state in ("failed", "incompatible")
@@ -74,6 +89,12 @@ class Plugin:
         try:
             record = json.loads(Path(self.info, "direct_url.json").read_text(encoding="utf-8"))
             vcs, folder = record.get("vcs_info", {}), record.get("dir_info", {})
-            return Origin(url=record["url"], commit=vcs.get("commit_id"), editable=bool(folder.get("editable")))
+            return Origin(
+                url=record["url"],
+                commit=vcs.get("commit_id"),
+                editable=bool(folder.get("editable")),
+                vcs=vcs.get("vcs"),
+                subdirectory=record.get("subdirectory"),
+            )
         except (OSError, ValueError, KeyError, AttributeError):
             return None  # absent, as for a distribution from an index, or damaged, which is no reason to stop

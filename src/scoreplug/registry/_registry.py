@@ -93,7 +93,7 @@ class Registry:
             lines.append(f"{broken} plugin{'s' * (broken > 1)} failed to load; see `scoreplug plugins`")
         if not any(plugin.builtin for plugin in self.plugins):
             lines.append("the built-in methods were not found, since scoreplug is not installed in this environment")
-        return (*lines, *self.selection.misses(plugin.name for plugin in self.plugins))
+        return (*lines, *self.selection.notes, *self.selection.misses(plugin.name for plugin in self.plugins))
 
     def components(self, kind: str | None = None) -> tuple[Component, ...]:
         """Every component, also those whose short name leads elsewhere; the built-in ones first.

@@ -22,7 +22,10 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     """Keep a list or tuple of strings; one bare string would become its letters."""
     if isinstance(values, str):
         raise ValueError(f"a tuple of strings is needed, such as ({values!r},) (got {values!r})")
-    return tuple(values)
+    values = tuple(values)
+    if not all(isinstance(value, str) for value in values):
+        raise ValueError(f"a tuple of strings is needed (got {values!r})")
+    return values
 
 
 def _table(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,8 +53,22 @@ class InputConfig:
 
     source: str | None = param(None, doc="source of held-out images whose measurement is simulated: ellipses, digits")
     index: int = param(0, ge=0, doc="number of the image in the source's held-out set")
-    image: str | None = param(None, doc="image file whose measurement is simulated: .npy, .npz, .png, .tif")
-    measurement: str | None = param(None, doc="measurement file, .npy or .npz; there is no truth to compare with")
+    image: str | None = param(
+        None, doc="image file whose measurement is simulated: NumPy, picture, HDF5, NIfTI, DICOM or a folder of DICOM"
+    )
+    measurement: str | None = param(
+        None, doc="measurement file, of the same formats; there is no truth to compare with"
+    )
+    key: str | None = param(
+        None, doc="name of the array in a file with several, or SeriesInstanceUID in a folder with several series"
+    )
+    slice: int | None = param(None, ge=0, doc="number of the slice of a volume, or of the page, to take from the file")
+    axis: int | None = param(
+        None, ge=0, doc="axis along which `slice` counts; by default the first, and for NIfTI it has to be stated"
+    )
+    scale: float = param(
+        1.0, gt=0.0, doc="factor on the values of a measurement file and on its noise_std, to the model's units"
+    )
     noise_std: float | None = param(None, ge=0.0, unit="of y", doc="standard deviation of the measurement's noise")
     relative_noise: float | None = param(
         None, ge=0.0, doc="noise_std of a simulated measurement in units of the root mean square of A x"
@@ -87,6 +101,15 @@ class InputConfig:
             for key in noise
             if not math.isfinite(getattr(self, key))
         ]
+        parts = [key for key in ("key", "slice", "axis") if getattr(self, key) is not None]
+        if parts and self.image is None and self.measurement is None:
+            found.append(f"[input] {' and '.join(parts)} belong to a file; a source takes the index of an image")
+        elif self.axis is not None and self.slice is None:
+            found.append("[input] axis says along which axis slices are counted; name one of them by slice")
+        if self.scale != 1.0 and self.measurement is None:
+            found.append("[input] scale belongs to a measurement file; an image file takes data_range")
+        elif not math.isfinite(self.scale):
+            found.append(f"[input] scale must be finite (got {self.scale!r})")
         if self.data_range is not None and self.image is None:
             found.append(
                 "[input] data_range belongs to an image file; a source and a measurement are in the model's units"
@@ -99,16 +122,17 @@ class InputConfig:
     def table(self) -> Table:
         subject = next(key for key in _SUBJECTS if getattr(self, key) is not None)
         fields = {key: value for key, value in attrs.asdict(self).items() if value is not None}
-        without = {"source": (), "image": ("index",), "measurement": ("index", "seed")}[subject]
+        without = {"source": ("scale",), "image": ("index", "scale"), "measurement": ("index", "seed")}[subject]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in fields.items() if key not in without}
 
 
 _SUBJECTS = ("source", "image", "measurement")
 _NOISES = ("noise_std", "relative_noise")
+_OF_THE_FILE = {"index", "data_range", "key", "slice", "axis", "scale"}
 RIVALS = {
-    "source": {"image", "measurement", "index", "data_range"},
-    "image": {"source", "measurement", "index", "data_range"},
-    "measurement": {"source", "image", "index", "data_range", "relative_noise"},
+    "source": {"image", "measurement", *_OF_THE_FILE},
+    "image": {"source", "measurement", *_OF_THE_FILE},
+    "measurement": {"source", "image", "relative_noise", *_OF_THE_FILE},
     "noise_std": {"relative_noise"},
     "relative_noise": {"noise_std"},
 }

@@ -16,11 +16,14 @@ from scoreplug.run.config import RunConfig
 _PACKAGES = ("scoreplug", "torch", "numpy", "scipy", "scikit-image")
 
 
-def provenance(files: Mapping[str, str], *, started: datetime, finished: datetime) -> dict[str, Any]:
+def provenance(
+    files: Mapping[str, str], *, started: datetime, finished: datetime, facts: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What made the run.
 
     Args:
         files: checksums of the files that went in, by path.
+        facts: what the input file says of itself: affine, rescaling, unit.
         started, finished: with their time zone.
     """
     return {
@@ -31,12 +34,18 @@ def provenance(files: Mapping[str, str], *, started: datetime, finished: datetim
         "packages": {name: version(name) for name in _PACKAGES},
         "plugins": [_plugin(plugin) for plugin in registry.plugins()],
         "sha256": dict(files),
+        "input": dict(facts or {}),
     }
 
 
 def checksums(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of every file that the config names, by path."""
-    return {path: sha256(path) for path in sorted({text for text in _strings(config.table) if _is_file(text)})}
+    """SHA-256 of every file that the config names, by path; of an input folder, of the files in it."""
+    paths = {text for text in _strings(config.table) if _is_file(text)}
+    for text in (config.input.image, config.input.measurement):
+        if text is not None:
+            path = Path(text)
+            paths |= {str(file) for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
+    return {path: sha256(path) for path in sorted(paths)}
 
 
 def sha256(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from scoreplug.testing.isolation import isolated_registry as isolated_registry
 from scoreplug.testing.kit import Check as Check
 from scoreplug.testing.kit import Report as Report
 from scoreplug.testing.kit import Result as Result
@@ -26,6 +27,7 @@ __all__ = [
     "Result",
     "Subject",
     "affine_moments",
+    "isolated_registry",
     "iter_checks",
     "parametrize_with_checks",
     "run_checks",
