@@ -41,10 +41,9 @@ def provenance(
 def checksums(config: RunConfig) -> dict[str, str]:
     """SHA-256 of every file that the config names, by path; of an input folder, of the files in it."""
     paths = {text for text in _strings(config.table) if _is_file(text)}
-    for text in (config.input.image, config.input.measurement):
-        if text is not None:
-            path = Path(text)
-            paths |= {str(file) for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
+    given = config.table.get("input", {})  # a file by what it is for, whatever its name looks like
+    for path in (Path(given[role]) for role in ("image", "measurement") if role in given):
+        paths |= {str(file) for file in (path.iterdir() if path.is_dir() else [path]) if file.is_file()}
     return {path: sha256(path) for path in sorted(paths)}
 
 
