@@ -3,6 +3,8 @@
 scoreplug bench mixture --executor process:2 --out bench/mixture
 scoreplug bench quick --executor process:2 --out bench/quick
 scoreplug bench budgets --executor process:2 --out bench/budgets
+scoreplug bench nonlinear --executor process:2 --out bench/nonlinear
+scoreplug bench calibration --executor process:2 --out bench/calibration
 cp bench/mixture/rows.jsonl docs/bench/mixture.jsonl    # and so on
 python benchmarks/posterior.py --render docs/bench --out docs/posterior.md
 """
@@ -52,9 +54,8 @@ def main() -> None:
     parser.add_argument("--render", type=Path, required=True, metavar="FOLDER", help="where the rows are")
     parser.add_argument("--out", type=Path, required=True, metavar="PAGE")
     options = parser.parse_args()
-    parts = [HEAD, mixture(options.render / "mixture.jsonl"), quick(options.render / "quick.jsonl")]
-    if (options.render / "budgets.jsonl").exists():
-        parts.append(budgets(options.render / "budgets.jsonl"))
+    sections = (mixture, quick, budgets, nonlinear, calibration)
+    parts = [HEAD, *(section(options.render / f"{section.__name__}.jsonl") for section in sections)]
     options.out.write_text("\n".join(filled(part) for part in parts))
 
 
@@ -155,6 +156,49 @@ def budgets(path):
             cells = [ratio(rows[budget]) if budget in rows else "" for budget in columns]
             lines.append(f"| {problem} | {method} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", *winners(found)])
+
+
+def nonlinear(path):
+    """Posteriors of nonlinear operators, known by quadrature."""
+    found = summaries(read_rows(path))
+    problems, columns = list(dict.fromkeys(s.problem for s in found)), sorted({s.budget for s in found if s.budget})
+    lines = [
+        "## Nonlinear measurements\n",
+        f"`scoreplug bench nonlinear`: y = |x|, y = x^2 and y = |x_1 + i x_2| with noise, {found[0].n} samples, 10 "
+        "draws of each problem. Ratio of the error to the floor, at "
+        f"{' / '.join(map(str, columns))} evaluations per sample.\n",
+        "| method | " + " | ".join(problems) + " |",
+        "|---|" + "---|" * len(problems),
+    ]
+    for method in dict.fromkeys(s.method for s in found):
+        cells = [" / ".join(ratio(s) for s in found if (s.method, s.problem) == (method, p)) for p in problems]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def calibration(path):
+    """Whether the truth is one more sample."""
+    found = summaries(read_rows(path))
+    seeds = max(s.error.count for s in found if s.error)
+    lines = [
+        "## Calibration\n",
+        f"`scoreplug bench calibration`: one prior and one operator, {seeds} pairs of truth and measurement, "
+        f"{found[0].n} samples of each posterior with 100 evaluations. For exact samples the truth is one more sample. "
+        "SBC: p-value of the ranks of the truth (four projections, log posterior, distance to a reconstruction from y "
+        f"alone) being uniform, corrected for their number (.006 at least). HPD 90: share of truths "
+        "in the 90 % region of highest density. TARP: area between expected coverage and credibility above one half; "
+        "above 0 samples are too wide, below 0 too sure. A wrong spread and a wrong place can cancel in one statistic: "
+        "look at all of them, and at the ratio to the floor.\n",
+        "| problem | method | ratio | SBC p | HPD 90 | TARP |",
+        "|---|---|---|---|---|---|",
+    ]
+    for s in found:
+        area, std = s.calibration.tarp
+        lines.append(
+            f"| {s.problem} | {s.method} | {ratio(s)} | {s.calibration.p_value:.2g} | {s.calibration.hpd_90:.2f} "
+            f"| {area:+.3f} ± {1.96 * std:.3f} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,8 @@ def _prepare(selection: registry.Selection) -> None:
 
 
 def differences(before: Row, after: Row, tolerance: float = TOLERANCE) -> list[tuple[str, str, str]]:
-    """Where a repetition differs: what, before, after. Times and memory are not compared.
+    """Where a repetition differs: what, before, after. Times and memory are not compared, nor what a later version
+    measures beside what it did before.
 
     Args:
         before, after: rows of the same cell.
@@ -138,8 +139,8 @@ def differences(before: Row, after: Row, tolerance: float = TOLERANCE) -> list[t
     if before.status != after.status:
         found.append(("status", before.status, after.status))
     one, other = _numbers(before), _numbers(after)
-    for name in dict.fromkeys([*one, *other]):
-        a, b = one.get(name), other.get(name)
+    for name, a in one.items():
+        b = other.get(name)
         if not _close(a, b, tolerance):
             found.append((name, _text(a), _text(b)))
     return found
