@@ -22,8 +22,9 @@ HEAD = """# What a step costs beside the network
 
 One image of {size}, an identity in the network's place, {steps} steps, one thread, {runs} interleaved runs, medians of
 CPU time. A step of a real network costs milliseconds; this is what is left to a sampler. Dispatches are calls into
-torch's operators. `scoreplug` draws its noise per sample from a counter-based generator and checks every step for NaN, which the others do
-not. First runs, in which levels are tabulated, are not counted. Measured by `benchmarks/overhead.py` with {versions}.
+torch's operators. `scoreplug` draws its noise per sample from a counter-based generator and checks every step for NaN,
+which the others do not. First runs, in which levels are tabulated, are not counted. Measured by
+`benchmarks/overhead.py` with {versions}.
 
 | | us per step | dispatches per step | ratio to azula's least | ratio to deepinv's least |
 |---|---|---|---|---|

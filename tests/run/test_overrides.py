@@ -114,6 +114,13 @@ def test_a_table_of_a_file_replaces_the_demos_table_as_a_whole():
     assert table["sampler"] == demo()["sampler"]
 
 
+def test_another_model_runs_under_its_own_process():
+    """The demo's [sde] is its prior's; a file that names a model and no process means the model's."""
+    assert "sde" not in layered(demo(), {"model": {"name": "digits-32"}})
+    assert layered(demo(), {"model": {"name": "digits-32"}, "sde": {"name": "edm"}})["sde"] == {"name": "edm"}
+    assert layered(demo(), {"samples": 2})["sde"] == demo()["sde"]
+
+
 def test_layers_are_not_modified():
     base, file = demo(), {"sampler": {"name": "em"}}
 

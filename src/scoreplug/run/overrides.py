@@ -19,8 +19,14 @@ _QUOTED = re.compile(r'"(\\.|[^"\\])*"|' + r"'[^']*'")
 
 
 def layered(base: Mapping[str, Any], file: Mapping[str, Any]) -> Table:
-    """A file over the demo: each table of the file replaces the demo's as a whole, since a table stands for itself."""
-    return {**copy.deepcopy(dict(base)), **copy.deepcopy(dict(file))}
+    """A file over the demo: each table of the file replaces the demo's as a whole, since a table stands for itself.
+
+    The demo's [sde] is its prior's: a file with another [model] and no [sde] means that model under its own process.
+    """
+    below = copy.deepcopy(dict(base))
+    if "model" in file:
+        below.pop("sde", None)
+    return {**below, **copy.deepcopy(dict(file))}
 
 
 def overridden(table: Mapping[str, Any], assignments: Iterable[Assignment]) -> Table:
