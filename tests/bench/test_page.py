@@ -1,13 +1,17 @@
 """The page: complete, by itself, and true to the rows."""
 
+import base64
+import gzip
+import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from scoreplug.bench.cell import Row
+from scoreplug.bench.cell import Row, canonical
 from scoreplug.bench.page import page
-from scoreplug.bench.pareto import plot
+from scoreplug.bench.pareto import front, plot
+from scoreplug.bench.store import to_csv
 from scoreplug.bench.table import summaries
 
 
@@ -44,7 +48,7 @@ class Outline(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
         fetching = {"src", "href", "xlink:href", "data"}
-        self.fetched += [v for k, v in attributes if k in fetching and not v.startswith("#")]
+        self.fetched += [v for k, v in attributes if k in fetching and v != "data:,"]
 
     def handle_startendtag(self, tag, attributes):
         self.handle_starttag(tag, attributes)
@@ -83,21 +87,43 @@ def test_text_of_others_stays_text(rows):
     assert "mind &lt;this&gt;" in text
 
 
-def test_the_sorting_takes_few_lines(rows):
-    (script,) = re.findall(r"<script>\n(.*?)</script>", page(rows, title="test"), flags=re.DOTALL)
+def test_the_rows_are_in_the_page_as_they_are_in_their_files(rows):
+    (text,) = re.findall(r'id="data">(.*?)</script>', page(rows, title="test"), flags=re.DOTALL)
+    files = {name: gzip.decompress(base64.b64decode(packed)).decode() for name, packed in json.loads(text).items()}
 
-    assert len(script.splitlines()) <= 30
+    assert files == {"csv": to_csv(rows), "jsonl": "".join(f"{canonical(row.table)}\n" for row in rows)}
 
 
-def test_the_picture_has_the_colour_of_the_text_and_no_address(rows):
-    svg = plot([s for s in summaries(rows) if s.error is not None])
+def test_the_picture_has_every_method_at_its_place(rows):
+    """Fewer evaluations are further left, smaller errors further down."""
+    found = [s for s in summaries(rows) if s.error is not None and s.evaluations]
+    picture = plot(found)
 
-    assert "currentColor" in svg
-    assert "#010203" not in svg
-    assert set(re.findall(r"https?://[^\"' ]+", svg)) <= {
-        "http://www.w3.org/1999/xlink",
-        "http://www.w3.org/2000/svg",
-    }
+    assert [point["words"].partition(": ")[0] for point in picture["points"]] == [s.method for s in found]
+    for place, value in (("x", lambda s: s.evaluations), ("y", lambda s: -s.error.mean)):
+        order = sorted(range(len(found)), key=lambda i: value(found[i]))
+        places = [picture["points"][i][place] for i in order]
+        assert places == sorted(places)
+    x0, y0, x1, y1 = picture["box"]
+    for point in picture["points"]:
+        below, above = point["bar"]
+        assert x0 < point["x"] < x1
+        assert y0 < point["y"] + above < point["y"] < point["y"] + below < y1
+
+
+def test_the_picture_marks_the_methods_of_the_front(rows):
+    found = [s for s in summaries(rows) if s.error is not None]
+    real = [s for s in found if s.comparable and s.evaluations]
+    best = {(real[i].method, real[i].evaluations) for i in front([(s.evaluations, s.error.mean) for s in real])}
+
+    marked = [
+        s for s, point in zip([s for s in found if s.evaluations], plot(found)["points"], strict=True) if point["best"]
+    ]
+    assert {(s.method, s.evaluations) for s in marked} == best
+
+
+def test_there_is_no_picture_of_nothing():
+    assert plot([]) is None
 
 
 def test_the_same_rows_give_the_same_page(rows):

@@ -59,6 +59,7 @@ def test_the_run_directory_is_complete(done):
         "metrics.json",
         "provenance.json",
         "report.html",
+        "trajectory.npz",
     ]
     assert [path.name for path in out.parent.iterdir()] == ["run"]
 

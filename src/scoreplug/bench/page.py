@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
-from scoreplug.bench.cell import Row
+from scoreplug.bench.cell import Row, canonical
 from scoreplug.bench.pareto import plot
+from scoreplug.bench.store import to_csv
 from scoreplug.bench.table import Summary, best, relative, summaries, table
+from scoreplug.run._page import render
 
 WORST = 100.0
 """Times the floor at which the heat map's colour ends."""
@@ -22,27 +25,34 @@ def page(rows: Sequence[Row], *, title: str) -> str:
         rows: of the benchmark, in the order of its tables.
         title: of the page.
     """
-    from jinja2 import Environment, StrictUndefined
-
     found = summaries(rows)
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("scoreplug.bench").joinpath("page.html").read_text(encoding="utf-8"))
     header, lines = table(found)
     problems = list(dict.fromkeys(s.problem for s in found))
     kept = [i for i in range(len(header)) if any(line[i] for line in lines)]
-    return template.render(
+    plots = [(problem, plot([s for s in found if s.problem == problem])) for problem in problems]
+    return render(
+        "scoreplug.bench",
+        "page.html",
         title=title,
         cells=len(rows),
         problems=problems,
         best=[(problem, budget, s.method, str(s.error), s.evaluations) for problem, budget, s in best(found)],
+        colours=max((len(picture["conditioners"]) for _, picture in plots if picture is not None), default=0),
+        data={"jsonl": _packed("".join(f"{canonical(row.table)}\n" for row in rows)), "csv": _packed(to_csv(rows))},
         heat=_heat(found, problems),
-        plots=[(problem, plot([s for s in found if s.problem == problem])) for problem in problems],
+        plots=[(problem, picture) for problem, picture in plots if picture is not None],
         header=[header[i] for i in kept],
         lines=[[(line[i], _sort_key(line[i])) for i in kept] for line in lines],
         troubles=[(s.problem, s.method, s.state, reason) for s in found for reason in s.reasons],
         warnings=list(dict.fromkeys(text for row in rows for text in row.warnings)),
         versions=sorted({f"{name} {text}" for row in rows for name, text in row.cell.versions.items()}),
+        worst=f"{WORST:g}",
     )
+
+
+def _packed(text: str) -> str:
+    """A file for the page's script: gzip in base64. Without a time, so that the same rows give the same page."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def _heat(found: Sequence[Summary], problems: Sequence[str]) -> list[tuple[str, list[dict[str, Any] | None]]]:

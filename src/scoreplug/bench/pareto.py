@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scoreplug.bench.table import Summary
 
-_INK = "#010203"
-"""Stands for the text's colour, which the page decides."""
+WIDTH, HEIGHT = 720.0, 360.0
+"""Of a picture, in its own units."""
 
-_FACTS = ("Creator", "Date", "Format", "Type")
-"""What matplotlib would write about the picture, with addresses of the web."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72.0, 12.0, 12.0, 44.0
 
-_MARKERS = "osD^vP*X<>hp"
+MARKERS = ("circle", "square", "diamond", "up", "down", "cross", "plus")
+"""Samplers by their shape; more samplers than shapes begin anew."""
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -28,56 +27,83 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def plot(found: Sequence[Summary]) -> str:
-    """One problem's methods as SVG: colours are conditioners, markers samplers, the line is the front.
+def plot(found: Sequence[Summary]) -> dict[str, Any] | None:
+    """One problem's methods as a picture: colours are conditioners, shapes samplers, the line is the front.
 
     Args:
         found: summaries of one problem.
-    """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
+    Returns:
+        What the page's template draws; None if there is nothing to draw.
+    """
     shown = [s for s in found if s.error is not None and s.evaluations and s.error.mean > 0]
     if not shown:
-        return ""
-    families = list(dict.fromkeys(_family(s)[0] for s in shown))
+        return None
+    floor = next((s.estimates["sliced_wasserstein_floor"].mean for s in shown if s.ratio is not None), None)
+    costs, errors = [_cost(s) for s in shown], [_mean(s) for s in shown]
+    ends = [*errors, *([floor] if floor else []), *(end for s in shown for end in _span(s))]
+    x = _axis(min(costs), max(costs), _LEFT, WIDTH - _RIGHT)
+    y = _axis(min(ends), max(ends), HEIGHT - _BOTTOM, _TOP)
+    conditioners = list(dict.fromkeys(_family(s)[0] for s in shown))
     samplers = list(dict.fromkeys(_family(s)[1] for s in shown))
-    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": shown[0].problem, "font.size": 9.0}
-    style |= dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK)
-    with rc_context(style):
-        figure = Figure(figsize=(7.6, 3.9), layout="constrained")
-        axes = figure.subplots()
-        for s in shown:
-            family, sampler = _family(s)
-            colour, marker = f"C{families.index(family) % 10}", _MARKERS[samplers.index(sampler) % len(_MARKERS)]
-            half = (s.error.half if s.error else None) or 0.0
-            low = min(half, 0.9 * s.error.mean) if s.error else 0.0  # a bar to below 0 has no end on a log scale
-            axes.errorbar(s.evaluations or 0, _mean(s), [[low], [half]], fmt=marker, color=colour, markersize=5, lw=0.8)
-        for method in dict.fromkeys(s.method for s in shown):
-            path = sorted((s.evaluations or 0, _mean(s)) for s in shown if s.method == method)
-            family = method.partition(" / ")[0]
-            axes.plot(*zip(*path, strict=True), color=f"C{families.index(family) % 10}", lw=0.6, alpha=0.6, zorder=0)
-        real = [s for s in shown if s.comparable]
-        line = [real[i] for i in front([(s.evaluations or 0, _mean(s)) for s in real])]
-        axes.plot([s.evaluations or 0 for s in line], [_mean(s) for s in line], color=_INK, lw=0.9, zorder=0)
-        floors = [s.estimates["sliced_wasserstein_floor"].mean for s in shown if s.ratio is not None]
-        if floors:
-            axes.axhline(floors[0], color=_INK, ls=":", lw=0.9)
-            axes.annotate("exact samples", (0.01, floors[0]), xycoords=("axes fraction", "data"), va="bottom")
-        axes.set(xscale="log", yscale="log", xlabel="network evaluations per sample", ylabel=_words(shown[0].criterion))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("")
-        axes.patch.set_alpha(0)
-        handles = [axes.plot([], [], "s", color=f"C{i % 10}", label=name)[0] for i, name in enumerate(families)]
-        handles += [
-            axes.plot([], [], _MARKERS[i % len(_MARKERS)], color=_INK, mfc="none", label=name)[0]
-            for i, name in enumerate(samplers)
-        ]
-        figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=8)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata=dict.fromkeys(_FACTS))
-    svg = text.getvalue()
-    return svg[svg.index("<svg") :].replace(_INK, "currentColor")
+    real = [s for s in shown if s.comparable]
+    best = [real[i] for i in front([(_cost(s), _mean(s)) for s in real])]
+    paths = {s.method: sorted((_cost(t), _mean(t)) for t in shown if t.method == s.method) for s in shown}
+    return {
+        "width": WIDTH,
+        "height": HEIGHT,
+        "box": (_LEFT, _TOP, WIDTH - _RIGHT, HEIGHT - _BOTTOM),
+        "label": shown[0].criterion.replace("_", " ").replace("crps", "CRPS"),
+        "x_ticks": [(round(x(value), 1), f"{value:g}") for value in _ticks(min(costs), max(costs))],
+        "y_ticks": [(round(y(value), 1), f"{value:g}") for value in _ticks(min(ends), max(ends))],
+        "floor": None if floor is None else round(y(floor), 1),
+        "front": _line([(_cost(s), _mean(s)) for s in best], x, y),
+        "paths": [
+            (conditioners.index(method.partition(" / ")[0]), _line(path, x, y))
+            for method, path in paths.items()
+            if len(path) > 1
+        ],
+        "points": [
+            {
+                "x": round(x(_cost(s)), 1),
+                "y": round(y(_mean(s)), 1),
+                "bar": [round(y(end) - y(_mean(s)), 1) for end in _span(s)],
+                "colour": conditioners.index(_family(s)[0]),
+                "marker": MARKERS[samplers.index(_family(s)[1]) % len(MARKERS)],
+                "best": s in best,
+                "words": f"{s.method}: {s.error} at {_cost(s):g} evaluations",
+            }
+            for s in shown
+        ],
+        "conditioners": conditioners,
+        "samplers": [(name, MARKERS[i % len(MARKERS)]) for i, name in enumerate(samplers)],
+    }
+
+
+def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    """A logarithmic axis from `start` to `end`, with a margin on both sides."""
+    low, high = (low / 1.5, high * 1.5) if high / low < 1.5 else (low, high)
+    a, b = math.log(low), math.log(high)
+    margin = 0.04 * (b - a)
+    return lambda value: start + (end - start) * (math.log(value) - a + margin) / (b - a + 2 * margin)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round values within the ends, the fewer the more powers of ten they span."""
+    low, high = (low / 1.5, high * 1.5) if high / low < 1.5 else (low, high)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    heads = (1, 1.5, 2, 3, 5, 7) if high / low < 20 else (1, 2, 5) if high / low < 1e3 else (1,)
+    return [v for power in powers for head in heads if low * 0.999 <= (v := head * 10.0**power) <= high * 1.001]
+
+
+def _line(points: Sequence[tuple[float, float]], x: Callable[[float], float], y: Callable[[float], float]) -> str:
+    return " ".join(f"{x(cost):.1f},{y(error):.1f}" for cost, error in points)
+
+
+def _span(s: Summary) -> tuple[float, float] | tuple[()]:
+    """The ends of the uncertainty; one below 0 has no place on a logarithmic scale, and the bar stops at a tenth."""
+    half = None if s.error is None else s.error.half
+    return (_mean(s) - min(half, 0.9 * _mean(s)), _mean(s) + half) if half else ()
 
 
 def _family(s: Summary) -> tuple[str, str]:
@@ -86,9 +112,9 @@ def _family(s: Summary) -> tuple[str, str]:
     return conditioner, sampler if slash else "given by its label"
 
 
+def _cost(s: Summary) -> float:
+    return s.evaluations or 0.0
+
+
 def _mean(s: Summary) -> float:
     return math.nan if s.error is None else s.error.mean
-
-
-def _words(name: str) -> str:
-    return {"crps": "CRPS"}.get(name, name.replace("_", " "))

@@ -17,12 +17,13 @@ class Picture(NamedTuple):
     """Something to look at.
 
     Args:
-        pixels: (H, W), or (H, W, 3) in [0, 1].
+        pixels: (H, W), or (H, W, 3), in units of the data.
         low, high: ends of the scale.
         colours: name of a colour map.
         title: what it is.
         note: a number about it, or empty.
         like_image: it has the geometry of the image, so its pixels are square.
+        of_image: it is an image on the scale that all images share.
     """
 
     pixels: np.ndarray
@@ -32,6 +33,14 @@ class Picture(NamedTuple):
     title: str
     note: str = ""
     like_image: bool = True
+    of_image: bool = False
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """What is drawn: gray values as they are, colours as shares of the scale, in [0, 1]."""
+        if self.pixels.ndim == 2:
+            return self.pixels
+        return np.clip((self.pixels - self.low) / (self.high - self.low), 0, 1)
 
 
 def pictures(result: Result) -> dict[str, Picture]:
@@ -53,7 +62,7 @@ def pictures(result: Result) -> dict[str, Picture]:
         std = np.sqrt((result.std**2).mean(0))
         found["std"] = Picture(std, 0.0, _positive(std.max()), "magma", "standard deviation", f"mean {std.mean():.3g}")
     if result.truth is not None:
-        error = _gray(result.mean) - _gray(result.truth)
+        error = gray(result.mean) - gray(result.truth)
         top = _positive(np.abs(error).max())
         rms = float(np.sqrt(((result.mean - result.truth) ** 2).mean()))
         found["error"] = Picture(error, -top, top, "RdBu_r", "mean - truth", f"rms {rms:.3g}")
@@ -67,18 +76,18 @@ def to_png(picture: Picture) -> bytes:
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
-    imsave(buffer, picture.pixels, vmin=picture.low, vmax=picture.high, cmap=picture.colours, format="png")
+    imsave(buffer, picture.drawn, vmin=picture.low, vmax=picture.high, cmap=picture.colours, format="png")
     return buffer.getvalue()
 
 
-def _picture(x: np.ndarray, scale: tuple[float, float], title: str, note: str = "") -> Picture:
-    low, high = scale
-    if len(x) == 3:
-        return Picture(np.clip(np.moveaxis((x - low) / (high - low), 0, -1), 0, 1), 0, 1, "gray", title, note)
-    return Picture(_channel(x), low, high, "gray", title, note)
+def _picture(
+    x: np.ndarray, scale: tuple[float, float], title: str, note: str = "", *, of_image: bool = True
+) -> Picture:
+    pixels = np.moveaxis(x, 0, -1) if len(x) == 3 else _channel(x)
+    return Picture(pixels, *scale, "gray", title, note, of_image=of_image)
 
 
-def _gray(x: np.ndarray) -> np.ndarray:
+def gray(x: np.ndarray) -> np.ndarray:
     """One number per pixel, of a colour image too: the mean of its channels."""
     return x.mean(0) if len(x) == 3 else _channel(x)
 
@@ -105,12 +114,12 @@ def _measurement(measurement: Measurement, image_shape: tuple[int, ...]) -> Pict
         pixels, title = y.reshape(-1, *y.shape[-2:]), "measurement"
         if len(pixels) == 3 and image_shape[0] == 3:
             values = pixels.double().cpu().numpy()
-            return _picture(values, _ends(values), title)
+            return _picture(values, _ends(values), title, of_image=False)
         pixels = torch.hypot(pixels[0], pixels[1]) if len(pixels) == 2 else pixels[0]
     elif isinstance(operator, LinearOperator):
         with torch.no_grad():
             back = operator.adjoint(y[None])[0].double().cpu().numpy()
-        return _picture(back, _ends(back), "measurement, A^T y")
+        return _picture(back, _ends(back), "measurement, A^T y", of_image=False)
     else:
         pixels, title = y.reshape(1, -1), "measurement"
     values = pixels.double().cpu().numpy()

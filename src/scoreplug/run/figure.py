@@ -45,7 +45,7 @@ def figure(result: Result) -> bytes:
 
 def _show(canvas: Any, axes: Any, picture: Picture, ratio: float) -> None:
     image = axes.imshow(
-        picture.pixels,
+        picture.drawn,
         vmin=picture.low,
         vmax=picture.high,
         cmap=picture.colours,

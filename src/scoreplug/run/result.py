@@ -10,6 +10,7 @@ import numpy as np
 from scoreplug.run.baseline import Baseline
 from scoreplug.run.config import RunConfig
 from scoreplug.run.inputs import Subject
+from scoreplug.run.trajectory import Trajectory
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -22,6 +23,7 @@ class Result:
         baseline: a reconstruction without a prior; None if A is not linear.
         samples: (n, C, H, W).
         metrics, cost, provenance: as their files hold them.
+        trajectory: how the first samples came about; None if nothing was kept of it.
     """
 
     config: RunConfig
@@ -31,6 +33,7 @@ class Result:
     metrics: dict[str, Any]
     cost: dict[str, Any]
     provenance: dict[str, Any]
+    trajectory: Trajectory | None = None
 
     @property
     def mean(self) -> np.ndarray:

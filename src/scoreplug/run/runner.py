@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -18,12 +15,13 @@ from scoreplug.run.baseline import baseline
 from scoreplug.run.config import RunConfig
 from scoreplug.run.figure import figure
 from scoreplug.run.metrics import metrics
-from scoreplug.run.plan import Chunk, SerialExecutor, Task, execute, plan
+from scoreplug.run.plan import Chunk, SerialExecutor, Task, plan
 from scoreplug.run.provenance import checksums, provenance, sha256
-from scoreplug.run.report import report
+from scoreplug.run.report import report, to_json
 from scoreplug.run.result import Result
 from scoreplug.run.setup import setup_of
-from scoreplug.run.store import ChunkStore, RunFolder, write_atomic
+from scoreplug.run.store import ChunkStore, RunFolder, to_npz, write_atomic
+from scoreplug.run.trajectory import Trajectory, execute_and_follow, followed, joined
 from scoreplug.sampler import DivergenceError, State
 
 Progress = Callable[[float], None]
@@ -60,7 +58,8 @@ def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progr
     write_atomic(folder.partial / "config.toml", config.to_toml().encode())
 
     try:
-        chunks, reused = _computed(tasks, ChunkStore(folder.chunks), executor or SerialExecutor(), progress)
+        store, follow = ChunkStore(folder.chunks), followed(config.samples, setup.prior.shape)
+        chunks, seen, reused = _computed(tasks, store, executor or SerialExecutor(), progress, follow)
         samples = np.concatenate([chunk.samples for chunk in chunks])
         reference = baseline(setup.subject.measurement)
         result = Result(
@@ -70,7 +69,10 @@ def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progr
             samples=samples,
             metrics=metrics(setup.subject, samples, reference),
             cost=_total(chunks, len(samples), reused, time.perf_counter() - began),
-            provenance=provenance(files | weights, started=started, finished=datetime.now(UTC)),
+            provenance=provenance(
+                files | weights, started=started, finished=datetime.now(UTC), facts=setup.subject.facts
+            ),
+            trajectory=joined(seen),
         )
         _write(folder.partial, result)
     except DivergenceError as error:
@@ -85,23 +87,30 @@ def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progr
 
 
 def _computed(
-    tasks: Sequence[Task], store: ChunkStore, executor: Executor, progress: Progress | None
-) -> tuple[list[Chunk], int]:
-    """The chunk of every task, and how many of them were there already."""
+    tasks: Sequence[Task], store: ChunkStore, executor: Executor, progress: Progress | None, follow: tuple[int, int]
+) -> tuple[list[Chunk], list[Trajectory | None], int]:
+    """The chunk of every task, what was seen of it on the way, and how many chunks were there already."""
     chunks: list[Chunk] = []
+    seen: list[Trajectory | None] = []
     reused = 0
     for done, task in enumerate(tasks):
         stored = store.load(task.key)
         if stored is not None:
+            frames = store.load_frames(task.key)
             chunks.append(Chunk(samples=stored[0], facts=stored[1]))
+            seen.append(None if frames is None else Trajectory(**frames))
             reused += 1
             continue
-        chunk = executor.submit(execute, task, _watch(done, len(tasks), progress)).result()
+        watch = _watch(done, len(tasks), progress)
+        chunk, trajectory = executor.submit(execute_and_follow, task, watch, *follow).result()
+        if trajectory is not None:
+            store.save_frames(task.key, trajectory.arrays)
         store.save(task.key, chunk.samples, chunk.facts)
         chunks.append(chunk)
+        seen.append(trajectory)
     if progress is not None:
         progress(1.0)
-    return chunks, reused
+    return chunks, seen, reused
 
 
 def _watch(done: int, chunks: int, progress: Progress | None) -> Callable[[State], None] | None:
@@ -130,29 +139,16 @@ def _total(chunks: Sequence[Chunk], samples: int, reused: int, wall: float) -> d
 
 
 def _write(folder: Path, result: Result) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **result.arrays)  # type: ignore[arg-type]
     picture = figure(result)
     contents = {
-        "provenance.json": _json(result.provenance),
-        "cost.json": _json(result.cost),
-        "metrics.json": _json(result.metrics),
-        "arrays.npz": buffer.getvalue(),
+        "provenance.json": to_json(result.provenance).encode(),
+        "cost.json": to_json(result.cost).encode(),
+        "metrics.json": to_json(result.metrics).encode(),
+        "arrays.npz": to_npz(result.arrays),
         "figure.png": picture,
         "report.html": report(result, picture).encode(),
     }
+    if result.trajectory is not None:
+        contents["trajectory.npz"] = to_npz(result.trajectory.arrays)
     for name, content in contents.items():
         write_atomic(folder / name, content)
-
-
-def _json(value: object) -> bytes:
-    """JSON has no infinity (the PSNR of an exact reconstruction); it becomes null."""
-    return (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -12,6 +12,9 @@ import json
 import os
 import shutil
 import uuid
+import zipfile
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,19 @@ class ChunkStore:
         record = {"sha256": hashlib.sha256(content).hexdigest(), **facts}
         write_atomic(self.folder / f"{key}.json", json.dumps(record).encode())
 
+    def save_frames(self, key: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write what was seen on the way to the samples. It comes before them, and no number depends on it."""
+        write_atomic(self.folder / f"{key}.npz", to_npz(arrays))
+
+    def load_frames(self, key: str) -> dict[str, np.ndarray] | None:
+        """What was seen on the way, or None if it is missing or damaged."""
+        try:
+            content = (self.folder / f"{key}.npz").read_bytes()
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
+            return None
+
     def load(self, key: str) -> tuple[np.ndarray, dict[str, Any]] | None:
         """Samples and facts, or None if they are missing or damaged."""
         try:
@@ -113,6 +129,13 @@ class ChunkStore:
         if not isinstance(record, dict) or record.pop("sha256", None) != hashlib.sha256(content).hexdigest():
             return None
         return np.load(io.BytesIO(content), allow_pickle=False), record
+
+
+def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as a compressed .npz file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 def write_atomic(path: Path, content: bytes) -> None:
