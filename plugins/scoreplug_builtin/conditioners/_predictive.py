@@ -15,7 +15,8 @@ from torch import Tensor
 
 from scoreplug.measurement import Measurement
 from scoreplug.model import broadcast, score_and_log_density, tweedie
-from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, LinearOperator, ScoreModel, Twist
+from scoreplug.operator import SVD, BaseLinearOperator
+from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, HasSVD, LinearOperator, ScoreModel, Twist
 from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
 
 
@@ -105,6 +106,25 @@ def require_solvable(name: str, measurement: Measurement) -> None:
         )
 
 
+def _is_ill_conditioned(measurement: Measurement, variance: Tensor) -> bool:
+    """Conjugate gradients on M would not come to their tolerance, and there is a decomposition to turn to."""
+    operator: Any = measurement.operator
+    if getattr(type(operator), "solve", None) is not BaseLinearOperator.solve or not isinstance(operator, HasSVD):
+        return False
+    condition = float(torch.as_tensor(variance).max()) * operator.norm**2 / measurement.noise_std**2
+    return condition > 1e-4 / torch.finfo(measurement.data.dtype).eps
+
+
+def _spectral_pull(svd: SVD, r: Tensor, *, a: Tensor, b: float) -> tuple[Tensor, Tensor]:
+    """A^T M^{-1} r and r^T M^{-1} r, M = a A A^T + b I, in spectral coordinates, where no step amplifies rounding."""
+    c = svd.Ut(r)
+    s = svd.singular_values.to(c)
+    a = a if a.ndim == 0 else a.reshape(-1, *(1 for _ in c.shape[1:]))
+    solved = c / (a * s**2 + b)
+    rest = r.flatten(1).square().sum(1) - c.flatten(1).square().sum(1)
+    return svd.V(s * solved), (c * solved).flatten(1).sum(1) + rest.clamp_min(0) / b
+
+
 class Solve(Protocol):
     """(a A A^T + b I)^{-1} r, (B, *output_shape)."""
 
@@ -116,7 +136,9 @@ def likelihood_pull(
 ) -> tuple[Tensor, Tensor]:
     """A^T M^{-1} r, (B, *shape), and r^T M^{-1} r, (B,), for M = variance A A^T + sigma_y^2 I.
 
-    For exact data M^{-1} is the pseudoinverse, (A A^T)^+ / variance: what A cannot reach does not pull.
+    For exact data M^{-1} is the pseudoinverse, (A A^T)^+ / variance: what A cannot reach does not pull. Where M is too
+    ill-conditioned for conjugate gradients in the data's type, the operator's decomposition solves with it, at the rank
+    that the operator states.
 
     Args:
         measurement: one that `require_solvable` let pass.
@@ -125,6 +147,8 @@ def likelihood_pull(
         solve: by default the operator's own.
     """
     operator: Any = measurement.operator
+    if measurement.noise_std > 0 and solve is None and _is_ill_conditioned(measurement, variance):
+        return _spectral_pull(operator.svd, r, a=broadcast(variance, r), b=measurement.noise_std**2)
     if measurement.noise_std > 0:
         v = (solve or operator.solve)(r, a=broadcast(variance, r), b=measurement.noise_std**2)
         return operator.adjoint(v), (r * v).flatten(1).sum(1)

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from scoreplug import Measurement, Noise, Step, registry, simulate
-from scoreplug.operator import from_function, with_dense_svd
+from scoreplug.operator import from_function, matrix_of, with_dense_svd
 from scoreplug.protocols import HasRefine
 from scoreplug.run.cost import Cost, counted_model
 from scoreplug.testing import BatchNoise, affine_moments
+from scoreplug_builtin.conditioners._predictive import likelihood_pull
 from scoreplug_builtin.conditioners.diffpir import DiffPIR
 
 SHAPE = (1, 2, 3)
@@ -331,3 +332,35 @@ def test_what_it_cannot_do_is_refused_with_what_to_do():
         DiffPIR().condition(prior, Measurement(linear, y, 0.0))
     with pytest.raises(ValueError, match=r"'diffpir' divides by sigma_y\^2 for a nonlinear operator"):
         DiffPIR().condition(prior, Measurement(nonlinear, y, 0.0))
+
+
+@pytest.mark.parametrize("r2", [1e-2, 1e6])
+def test_a_sinogram_pulls_in_float32_as_it_does_in_float64(r2):
+    """M has a condition of 1e9 at the higher level: conjugate gradients would stop, and the decomposition solves.
+
+    It leaves out singular values below 1e-3 of the largest: compared on the rest, which 1e3 roundings of r blur.
+    """
+    operator = registry.get_operator("radon", image_shape=(1, 12, 12), angles=9)
+    A = matrix_of(operator)
+    x = source((0, 1)).at("x").normal((1, 12, 12))
+    r = operator(x)
+
+    v = torch.linalg.solve(r2 * A @ A.T + 0.01 * torch.eye(len(A), dtype=A.dtype), r.flatten(1).T).T
+    measurement = Measurement(operator, torch.zeros(operator.output_shape), 0.1)
+    pull, square = likelihood_pull(measurement, r.float(), variance=torch.tensor(r2, dtype=torch.float64))
+
+    kept = operator.svd.Vt if r2 > 1 else torch.Tensor.contiguous
+    expected = kept((r2 * v @ A).reshape(x.shape))
+    torch.testing.assert_close(kept(r2 * pull.double()), expected, rtol=0, atol=1e-3)  # of an image of size 1
+    if r2 <= 1:
+        torch.testing.assert_close(square.double(), (r.flatten(1) * v).sum(1), rtol=1e-4, atol=0)
+
+
+def test_a_sinogram_is_reconstructed_from_the_first_level_of_the_default_process():
+    prior = registry.get_model("gaussian", image_shape=(1, 12, 12), covariance=0.5, precision="float32")
+    operator = registry.get_operator("radon", image_shape=(1, 12, 12), angles=9)
+    y = simulate(operator, torch.full((1, 12, 12), 0.3), 0.1)
+
+    x = registry.get_sampler("ancestral", steps=20, grid="rho").sample(DiffPIR().condition(prior, y), 2)
+
+    assert bool(x.isfinite().all())
