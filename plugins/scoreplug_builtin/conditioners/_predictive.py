@@ -16,7 +16,7 @@ from torch import Tensor
 from scoreplug.measurement import Measurement
 from scoreplug.model import broadcast, score_and_log_density, tweedie
 from scoreplug.operator import SVD, BaseLinearOperator
-from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, HasSVD, LinearOperator, ScoreModel, Twist
+from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, LinearOperator, ScoreModel, Twist
 from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
 
 
@@ -109,7 +109,8 @@ def require_solvable(name: str, measurement: Measurement) -> None:
 def _is_ill_conditioned(measurement: Measurement, variance: Tensor) -> bool:
     """Conjugate gradients on M would not come to their tolerance, and there is a decomposition to turn to."""
     operator: Any = measurement.operator
-    if getattr(type(operator), "solve", None) is not BaseLinearOperator.solve or not isinstance(operator, HasSVD):
+    by_iteration = getattr(type(operator), "solve", None) is BaseLinearOperator.solve
+    if not by_iteration or not hasattr(type(operator), "svd"):
         return False
     condition = float(torch.as_tensor(variance).max()) * operator.norm**2 / measurement.noise_std**2
     return condition > 1e-4 / torch.finfo(measurement.data.dtype).eps

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import click
 
@@ -12,6 +13,7 @@ from scoreplug import registry
 from scoreplug.registry.specs import KINDS
 
 Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 def kinds(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
@@ -30,6 +32,12 @@ def components(kind: str | None = None) -> Completer:
         return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 
     return complete
+
+
+def name_option(kind: str, text: str, *, many: bool = False) -> Callable[[Command], Command]:
+    """The option `--KIND NAME`, with its completion; `many` may be repeated, and arrives in the plural."""
+    names = (f"--{kind}", f"{kind}s") if many else (f"--{kind}",)
+    return click.option(*names, metavar="NAME", multiple=many, shell_complete=components(kind), help=text)
 
 
 def plugins(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -21,38 +21,10 @@ PAGE = "bench.html"
 
 @click.command("bench")
 @click.argument("suite", default="quick", metavar="[SUITE]")
-@click.option(
-    "--problem",
-    "problems",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=_complete.components("problem"),
-    help="Instead of the suite's problems.",
-)
-@click.option(
-    "--conditioner",
-    "conditioners",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=_complete.components("conditioner"),
-    help="Instead of the suite's methods.",
-)
-@click.option(
-    "--sampler",
-    "samplers",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=_complete.components("sampler"),
-    help="Instead of the suite's methods.",
-)
-@click.option(
-    "--sde",
-    "sdes",
-    metavar="NAME",
-    multiple=True,
-    shell_complete=_complete.components("sde"),
-    help="Forward process; by default the problem's own.",
-)
+@_complete.name_option("problem", "Instead of the suite's problems.", many=True)
+@_complete.name_option("conditioner", "Instead of the suite's methods.", many=True)
+@_complete.name_option("sampler", "Instead of the suite's methods.", many=True)
+@_complete.name_option("sde", "Forward process; by default the problem's own.", many=True)
 @click.option(
     "--set",
     "settings",

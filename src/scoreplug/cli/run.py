@@ -26,36 +26,11 @@ _COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
 
 @click.command("run")
 @click.argument("config", type=click.Path(path_type=Path), required=False)
-@click.option(
-    "--model",
-    metavar="NAME",
-    shell_complete=_complete.components("model"),
-    help="Prior: a registered name, or a .safetensors file of `scoreplug train`.",
-)
-@click.option(
-    "--sde",
-    metavar="NAME",
-    shell_complete=_complete.components("sde"),
-    help="Forward process; by default the model's own.",
-)
-@click.option(
-    "--operator",
-    metavar="NAME",
-    shell_complete=_complete.components("operator"),
-    help="Forward operator A of y = A x + noise.",
-)
-@click.option(
-    "--conditioner",
-    metavar="NAME",
-    shell_complete=_complete.components("conditioner"),
-    help="How the measurement is used.",
-)
-@click.option(
-    "--sampler",
-    metavar="NAME",
-    shell_complete=_complete.components("sampler"),
-    help="How the reverse SDE is integrated.",
-)
+@_complete.name_option("model", "Prior: a registered name, or a .safetensors file of `scoreplug train`.")
+@_complete.name_option("sde", "Forward process; by default the model's own.")
+@_complete.name_option("operator", "Forward operator A of y = A x + noise.")
+@_complete.name_option("conditioner", "How the measurement is used.")
+@_complete.name_option("sampler", "How the reverse SDE is integrated.")
 @click.option("--set", "settings", metavar="ROLE.KEY=VALUE", multiple=True, help="Any parameter; may be repeated.")
 @click.option("--image", metavar="PATH", help="Measure this image (NumPy, picture, HDF5, NIfTI, DICOM).")
 @click.option("--measurement", metavar="PATH", help="Reconstruct from this measurement (the same formats).")
