@@ -164,6 +164,8 @@ def test_a_figure_and_a_report_are_drawn_for_every_kind_of_run(case):
 def test_the_figure_leaves_pyplot_alone():
     from matplotlib import _pylab_helpers
 
+    before = _pylab_helpers.Gcf.get_all_fig_managers()
+
     figure(result())
 
-    assert _pylab_helpers.Gcf.get_all_fig_managers() == []
+    assert before == _pylab_helpers.Gcf.get_all_fig_managers()
