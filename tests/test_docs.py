@@ -134,6 +134,7 @@ MEASURED = {
     "reconstruction": "reconstruction",
     "conditioners": "conditioners",
     "metropolis": "line_integral",
+    "overhead": "overhead",
     "peers": "peers",
     "predictor-corrector": "predictor_corrector",
 }
