@@ -28,6 +28,10 @@ class DivergenceError(ArithmeticError):
             f"their last finite norms were {norms}. Use a smaller guidance scale or more steps"
         )
 
+    def __reduce__(self) -> tuple[type[DivergenceError], tuple[list[int], int, float, list[float]]]:
+        """From a worker process it comes back as it is."""
+        return DivergenceError, (self.samples, self.step, self.level, self.last_norms)
+
 
 class LevelRangeWarning(UserWarning):
     """A prior is asked beyond the noise levels it was made for."""

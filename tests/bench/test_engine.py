@@ -8,9 +8,10 @@ import pytest
 
 from scoreplug.bench import engine
 from scoreplug.bench.cell import Row
-from scoreplug.bench.engine import BenchStoppedError, compute, differences, executor_of
+from scoreplug.bench.engine import BenchStoppedError, compute, differences
 from scoreplug.bench.execute import execute
 from scoreplug.bench.store import RowStore
+from scoreplug.run.executors import executor_of
 from scoreplug.run.plan import SerialExecutor
 
 EM = {"name": "em", "steps": 2}
@@ -153,12 +154,6 @@ def test_processes_give_the_same_rows_and_have_the_plugins(cells_of, tmp_path):
         assert one.status == other.status == "ok"
         # the same code on the same machine with one thread: not a bit differs
         assert differences(one, other, tolerance=0) == []
-
-
-@pytest.mark.parametrize("name", ["serial:2", "process:0", "process:x", "dask", ""])
-def test_an_executor_that_is_not_known_is_refused(name):
-    with pytest.raises(ValueError, match="--executor takes serial, process or process:N"), executor_of(name):
-        pass
 
 
 def test_a_repetition_of_a_cell_differs_in_nothing_but_time(cells_of):

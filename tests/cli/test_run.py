@@ -307,3 +307,12 @@ def test_help_shows_the_examples(scoreplug):
 
     assert result.exit_code == 0
     assert "scoreplug run --operator inpainting --set operator.mask=random" in result.stdout
+
+
+def test_an_executor_is_chosen_by_name(scoreplug, here):
+    refused = scoreplug("run", *TINY, "--executor", "proces:2", "--out", "out")
+    elsewhere = scoreplug("run", *TINY, "--executor", "concurrent.futures:ThreadPoolExecutor", "--out", "out")
+
+    assert refused.exit_code == 2
+    assert "--executor takes serial, process:N" in refused.stderr
+    assert elsewhere.exit_code == 0, elsewhere.stderr

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 
-from scoreplug import registry
 from scoreplug.bench.cell import Cell, Row
 from scoreplug.bench.execute import execute
 from scoreplug.bench.store import RowStore
-from scoreplug.run.plan import SerialExecutor
+from scoreplug.run.executors import completed
 
 Watch = Callable[[Row], None]
 """Is shown every row, those that were there already included."""
@@ -59,7 +54,7 @@ def compute(
         _tell(watch, row)
     todo = {cell.key: cell for cell in cells if cell.key not in rows}
     try:
-        for row in _computed(list(todo.values()), executor, width):
+        for _, row in completed(executor, execute, list(todo.values()), width=width):
             store.save(row)
             rows[row.key] = row
             _tell(watch, row)
@@ -77,54 +72,6 @@ def compute(
 def _tell(watch: Watch | None, row: Row) -> None:
     if watch is not None:
         watch(row)
-
-
-def _computed(cells: Sequence[Cell], executor: Executor, width: int) -> Iterator[Row]:
-    """Rows as they are finished, with at most `width` cells under way."""
-    waiting, pending = list(reversed(cells)), set[Future[Row]]()
-    try:
-        while waiting or pending:
-            while waiting and len(pending) < width:
-                pending.add(executor.submit(execute, waiting.pop()))
-            done, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-@contextlib.contextmanager
-def executor_of(name: str) -> Iterator[tuple[Executor, int]]:
-    """An executor and the number of cells to hand it at a time, of "serial" or "process:N".
-
-    Raises:
-        ValueError: for another name.
-    """
-    kind, _, count = name.partition(":")
-    if kind == "serial" and not count:
-        yield SerialExecutor(), 1
-        return
-    if kind != "process" or (count and not (count.isdigit() and int(count) >= 1)):
-        raise ValueError(f"--executor takes serial, process or process:N, N the number of processes (got {name!r})")
-    workers = int(count) if count else os.cpu_count() or 1
-    # spawned, not forked: a fork after torch has started threads may hang
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_prepare,
-        initargs=(registry.default().selection,),
-    )
-    try:
-        yield pool, 2 * workers
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare(selection: registry.Selection) -> None:
-    """Give a worker the plugins of its parent, and let Ctrl-C end it without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    registry.use(registry.Registry(selection))
 
 
 def differences(before: Row, after: Row, tolerance: float = TOLERANCE) -> list[tuple[str, str, str]]:

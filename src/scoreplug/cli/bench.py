@@ -42,7 +42,13 @@ PAGE = "bench.html"
 )
 @click.option("--seeds", type=click.IntRange(min=1), metavar="N", help="Number of seeds of each problem.")
 @click.option("--n", type=click.IntRange(min=2), metavar="N", help="Samples of each cell.")
-@click.option("--executor", default="serial", show_default=True, metavar="NAME", help="serial, or process:N.")
+@click.option(
+    "--executor",
+    default="serial",
+    show_default=True,
+    metavar="NAME",
+    help="serial, process:N, dask-local:N, dask:ADDRESS, module:factory.",
+)
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Output folder.  [default: bench/SUITE]")
 @click.option("--retry", is_flag=True, help="Compute again what failed or diverged.")
 @click.option("--dry-run", is_flag=True, help="Check everything, say what would run, and compute nothing.")
@@ -99,10 +105,11 @@ def command(
 
 
 def _compute(cells: Sequence[Cell], out: Path, name: str, executor: str, *, retry: bool, as_json: bool) -> None:
-    from scoreplug.bench.engine import BenchStoppedError, compute, executor_of
+    from scoreplug.bench.engine import BenchStoppedError, compute
     from scoreplug.bench.live import display
     from scoreplug.bench.page import page
     from scoreplug.bench.store import RowStore
+    from scoreplug.run.executors import executor_of
     from scoreplug.run.store import write_atomic
 
     store = RowStore(out)

@@ -38,8 +38,23 @@ _COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
 @click.option("--seed", type=int, metavar="N", help="Of the sampling noise.")
 @click.option("--device", metavar="NAME", help="Where the model runs, as torch names it: cpu, cuda, mps.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; by default runs/<time>-<components>.")
+@click.option(
+    "--executor",
+    default="serial",
+    show_default=True,
+    metavar="NAME",
+    help="Where chunks are computed: serial, process:N, dask-local:N, dask:ADDRESS, module:factory.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print config and cost, and sample nothing.")
-def run(config: Path | None, *, settings: tuple[str, ...], out: Path | None, dry_run: bool, **flags: Any) -> None:
+def run(
+    config: Path | None,
+    *,
+    settings: tuple[str, ...],
+    out: Path | None,
+    executor: str,
+    dry_run: bool,
+    **flags: Any,
+) -> None:
     """Draw posterior samples.
 
     Without arguments: the demo, sparse-view tomography of a phantom. A CONFIG file replaces the demo's tables, and
@@ -52,6 +67,7 @@ def run(config: Path | None, *, settings: tuple[str, ...], out: Path | None, dry
     scoreplug run --image scan.nii.gz --set input.slice=80 --set input.axis=2 --set input.data_range=[0,1200]
     scoreplug run --measurement y.npy --set input.noise_std=0.05
     scoreplug run config.toml --samples 16 --set sampler.steps=500
+    scoreplug run --samples 64 --executor process:4
     """
     from scoreplug.run.config import demo, read
     from scoreplug.run.overrides import layered, overridden
@@ -67,7 +83,7 @@ def run(config: Path | None, *, settings: tuple[str, ...], out: Path | None, dry
         if dry_run:
             _rehearse(resolved, folder)
         else:
-            _sample(resolved, folder)
+            _sample(resolved, folder, executor)
 
 
 command = run
@@ -96,12 +112,13 @@ def _assignments(flags: dict[str, Any], settings: tuple[str, ...]) -> list[Assig
     return found
 
 
-def _sample(config: RunConfig, folder: Path) -> None:
+def _sample(config: RunConfig, folder: Path, executor: str) -> None:
+    from scoreplug.run.executors import executor_of
     from scoreplug.run.runner import RunError, run
 
     try:
-        with _progress_bar() as progress:
-            result = run(config, folder, progress=progress)
+        with _progress_bar() as progress, executor_of(executor) as (pool, width):
+            result = run(config, folder, executor=pool, width=width, progress=progress)
     except RunError as error:
         if click.get_current_context().find_root().params.get("traceback"):
             raise

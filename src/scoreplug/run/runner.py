@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from scoreplug.run.baseline import baseline
 from scoreplug.run.config import RunConfig
+from scoreplug.run.executors import completed
 from scoreplug.run.figure import figure
 from scoreplug.run.metrics import metrics
 from scoreplug.run.plan import Chunk, SerialExecutor, Task, plan
@@ -32,19 +34,27 @@ class RunError(RuntimeError):
     """A run stopped on the way; the message says why, and what is kept of it."""
 
 
-def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progress: Progress | None = None) -> Result:
+def run(
+    config: RunConfig,
+    out: Path,
+    *,
+    executor: Executor | None = None,
+    width: int = 1,
+    progress: Progress | None = None,
+) -> Result:
     """Sample, evaluate and write the run directory `out`.
 
     Args:
         config: resolved.
         out: a folder that does not exist yet, or is empty. Until the run is complete it is `<out>.partial`; chunks that
             are there from an earlier attempt are taken up.
-        executor: where chunks are computed; by default here, one after the other.
+        executor: where chunks are computed; by default here, one after the other (see `executors`).
+        width: chunks that are handed over at a time.
         progress: called as the sampling goes on.
 
     Raises:
         ValueError, OSError: before anything is written, if the run cannot start.
-        RunError: if a sample diverged, or the user interrupted.
+        RunError: if a sample diverged, a worker died, or the user interrupted.
     """
     folder = RunFolder(out)
     folder.check()
@@ -59,7 +69,7 @@ def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progr
 
     try:
         store, follow = ChunkStore(folder.chunks), followed(config.samples, setup.prior.shape)
-        chunks, seen, reused = _computed(tasks, store, executor or SerialExecutor(), progress, follow)
+        chunks, seen, reused = _computed(tasks, store, executor or SerialExecutor(), width, progress, follow)
         samples = np.concatenate([chunk.samples for chunk in chunks])
         reference = baseline(setup.subject.measurement)
         result = Result(
@@ -77,6 +87,8 @@ def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progr
         _write(folder.partial, result)
     except DivergenceError as error:
         raise RunError(f"{error}. {folder.leave()}") from error
+    except BrokenExecutor as error:
+        raise RunError(f"a worker process died, which happens when memory runs out. {folder.leave()}") from error
     except KeyboardInterrupt as error:
         raise RunError(f"interrupted. {folder.leave()}") from error
     except BaseException:
@@ -87,30 +99,50 @@ def run(config: RunConfig, out: Path, *, executor: Executor | None = None, progr
 
 
 def _computed(
-    tasks: Sequence[Task], store: ChunkStore, executor: Executor, progress: Progress | None, follow: tuple[int, int]
+    tasks: Sequence[Task],
+    store: ChunkStore,
+    executor: Executor,
+    width: int,
+    progress: Progress | None,
+    follow: tuple[int, int],
 ) -> tuple[list[Chunk], list[Trajectory | None], int]:
     """The chunk of every task, what was seen of it on the way, and how many chunks were there already."""
-    chunks: list[Chunk] = []
-    seen: list[Trajectory | None] = []
-    reused = 0
-    for done, task in enumerate(tasks):
+    found: dict[str, tuple[Chunk, Trajectory | None]] = {}
+    for task in tasks:
         stored = store.load(task.key)
         if stored is not None:
             frames = store.load_frames(task.key)
-            chunks.append(Chunk(samples=stored[0], facts=stored[1]))
-            seen.append(None if frames is None else Trajectory(**frames))
-            reused += 1
-            continue
-        watch = _watch(done, len(tasks), progress)
-        chunk, trajectory = executor.submit(execute_and_follow, task, watch, *follow).result()
+            chunk = Chunk(samples=stored[0], facts=stored[1])
+            found[task.key] = chunk, None if frames is None else Trajectory(**frames)
+    reused, todo = len(found), [task for task in tasks if task.key not in found]
+    for task, (chunk, trajectory) in _executed(todo, executor, width, len(tasks), progress, follow):
         if trajectory is not None:
             store.save_frames(task.key, trajectory.arrays)
         store.save(task.key, chunk.samples, chunk.facts)
-        chunks.append(chunk)
-        seen.append(trajectory)
-    if progress is not None:
-        progress(1.0)
-    return chunks, seen, reused
+        found[task.key] = chunk, trajectory
+        if progress is not None:
+            progress(len(found) / len(tasks))
+    results = [found[task.key] for task in tasks]
+    return [chunk for chunk, _ in results], [trajectory for _, trajectory in results], reused
+
+
+def _executed(
+    todo: Sequence[Task],
+    executor: Executor,
+    width: int,
+    chunks: int,
+    progress: Progress | None,
+    follow: tuple[int, int],
+) -> Iterator[tuple[Task, tuple[Chunk, Trajectory | None]]]:
+    """Tasks and their results, as they are finished; here, the progress within a chunk is told as well."""
+    if isinstance(executor, SerialExecutor):
+        for done, task in enumerate(todo, start=chunks - len(todo)):
+            watch = _watch(done, chunks, progress)
+            yield task, executor.submit(execute_and_follow, task, watch, *follow).result()
+    else:
+        samples, levels = follow
+        function = functools.partial(execute_and_follow, watch=None, samples=samples, levels=levels)
+        yield from completed(executor, function, todo, width=width)
 
 
 def _watch(done: int, chunks: int, progress: Progress | None) -> Callable[[State], None] | None:
