@@ -150,7 +150,7 @@ BAD = {
     "unknown conditioner": ((*TINY, "--conditioner", "dsp"), "unknown conditioner 'dsp'"),
     "unknown parameter": ((*TINY, *EM, "--set", "sampler.stpes=3"), "no sampler of this benchmark has a parameter"),
     "wrong value": ((*TINY, *EM, "--set", "sampler.steps=0"), "steps must be >= 1 (got 0)"),
-    "no executor": ((*TINY, *EM, "--executor", "dask"), "--executor takes serial, process or process:N"),
+    "no executor": ((*TINY, *EM, "--executor", "dask"), "--executor takes serial, process:N"),
     "no budget": ((*TINY, *EM, "--budget", "0"), "0 is not in the range x>=1"),
     "no row": (("--reproduce", "3f", "--out", "empty.jsonl"), "has no row whose key begins with '3f'"),
     "no rows": (("--reproduce", "3f", "--out", "nowhere"), "nowhere"),
