@@ -5,8 +5,10 @@ import warnings
 import attrs
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scoreplug import BaseModel, Noise, registry
+from scoreplug.model import combination, kernel, rates
 from scoreplug.sampler import LevelRangeWarning, time_grid
 
 SDES = [spec.name for spec in registry.list("sde")]
@@ -120,3 +122,52 @@ def test_a_start_that_does_not_cover_the_data_is_warned_about():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         registry.get_sampler("em", steps=1).sample(model.under(registry.get_sde("edm", sigma_max=400.0)), 1)
+
+
+@pytest.mark.parametrize("name", ["em", "ancestral", "pc", "dpm-solver"])
+def test_a_step_costs_no_more_than_twenty_operators(name):
+    """Of torch, beside the model's: arithmetic on x and the check for NaN, once the levels are known."""
+
+    @attrs.frozen(kw_only=True, eq=False)
+    class Identity(BaseModel):
+        sde: object = registry.get_sde("vp")
+        shape: tuple = (1, 4, 4)
+        dtype: torch.dtype = torch.float32
+        device: torch.device = torch.device("cpu")
+
+        def denoise(self, x, t):
+            return x
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            Count.calls += 1
+            return func(*args, **(kwargs or {}))
+
+    model, sampler = Identity(), registry.get_sampler(name, steps=12)
+    sampler.sample(model, 1)
+    noise = Noise(0, (0,), dtype=model.dtype, device=model.device)
+    trajectory = sampler.trajectory(model, noise)
+    next(trajectory), next(trajectory)
+
+    with Count():
+        for _ in range(8):
+            next(trajectory)
+
+    assert Count.calls <= 8 * 20
+
+
+@pytest.mark.parametrize("sde", [spec.name for spec in registry.list("sde")])
+def test_the_numbers_of_a_level_are_the_processs(sde):
+    process, t = registry.get_sde(sde), torch.tensor(0.4, dtype=torch.float64)
+
+    assert kernel(process, t) == (float(process.alpha(t)), float(process.sigma(t)))
+    assert rates(process, t) == (float(process.drift(t)), float(process.diffusion(t)))
+
+
+def test_a_combination_takes_numbers_and_one_coefficient_for_each_sample():
+    x, z = torch.arange(6.0).reshape(2, 3), torch.ones(2, 3)
+    each = torch.tensor([[2.0], [3.0]])
+
+    torch.testing.assert_close(combination((0.5, x), (-2.0, z), (each, x)), 0.5 * x - 2 * z + each * x)
