@@ -23,7 +23,8 @@ HEAD = """# What a step costs beside the network
 One image of {size}, an identity in the network's place, {steps} steps, one thread, {runs} interleaved runs, medians of
 CPU time. A step of a real network costs milliseconds; this is what is left to a sampler. Dispatches are calls into
 torch's operators. `scoreplug` draws its noise per sample from a counter-based generator and checks every step for NaN,
-which the others do not. First runs, in which levels are tabulated, are not counted. Measured by
+which the others do not. The bare rows are loops over a x + b s + c z and nothing else, written by hand: no sampler in Python
+can be quicker. First runs, in which levels are tabulated, are not counted. Measured by
 `benchmarks/overhead.py` with {versions}.
 
 | | us per step | dispatches per step | ratio to azula's least | ratio to deepinv's least |
@@ -60,6 +61,43 @@ def ours():
         return run
 
     return {f"scoreplug {name}": run_of(name) for name in PAIRS}
+
+
+def bare():
+    """The least that Python and torch can do: numbers known beforehand, nothing checked, nothing kept."""
+    import torch
+
+    from scoreplug import Noise
+
+    x, z = torch.zeros(1, *SHAPE), torch.zeros(1, *SHAPE)
+    noise = Noise(0, range(1), dtype=torch.float32, device=x.device)
+
+    def update(x, z):
+        return torch.add(torch.add(x * 0.9, x, alpha=0.1), z, alpha=0.01)
+
+    @torch.no_grad()
+    def deterministic():
+        state = x
+        for _ in range(STEPS):
+            state = update(state, z)
+
+    @torch.no_grad()
+    def torch_noise():
+        state = x
+        for _ in range(STEPS):
+            state = update(state, torch.randn_like(state))
+
+    @torch.no_grad()
+    def own_noise():
+        state = x
+        for i in range(STEPS):
+            state = update(state, noise.at(i).normal(SHAPE))
+
+    return {
+        "three operators, bare": deterministic,
+        "the same + torch.randn_like": torch_noise,
+        "the same + noise per sample": own_noise,
+    }
 
 
 def azulas():
@@ -129,7 +167,7 @@ def measure(runs):
     import torch
 
     torch.set_num_threads(1)
-    found = ours() | azulas() | deepinvs()
+    found = ours() | bare() | azulas() | deepinvs()
     for run in found.values():
         run()
     seconds = {name: [] for name in found}
