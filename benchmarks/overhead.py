@@ -23,8 +23,8 @@ HEAD = """# What a step costs beside the network
 One image of {size}, an identity in the network's place, {steps} steps, one thread, {runs} interleaved runs, medians of
 CPU time. A step of a real network costs milliseconds; this is what is left to a sampler. Dispatches are calls into
 torch's operators. `scoreplug` draws its noise per sample from a counter-based generator and checks every step for NaN,
-which the others do not. The bare rows are loops over a x + b s + c z and nothing else, written by hand: no sampler in Python
-can be quicker. First runs, in which levels are tabulated, are not counted. Measured by
+which the others do not. The bare rows are loops over a x + b s + c z and nothing else, written by hand: no sampler in
+Python can be quicker. First runs, in which levels are tabulated, are not counted. Measured by
 `benchmarks/overhead.py` with {versions}.
 
 | | us per step | dispatches per step | ratio to azula's least | ratio to deepinv's least |
