@@ -135,6 +135,12 @@ MEASURED = {
     "conditioners": "conditioners",
     "metropolis": "line_integral",
     "overhead": "overhead",
+    "unet-speed": "unet",
+    "guidance-cost": "guidance",
+    "operators-speed": "operators",
+    "scaling": "scaling",
+    "kills": "kills",
+    "fuzzing": "fuzz",
     "peers": "peers",
     "predictor-corrector": "predictor_corrector",
 }

@@ -35,7 +35,7 @@ def test_looking_things_up_imports_no_numerics(args):
     assert python(code).stderr.splitlines()[-1] == "[]"
 
 
-VERBS = ["list", "show", "run", "bench", "train", "check", "new", "plugins", "install", "uninstall"]
+VERBS = ["list", "show", "run", "rerun", "bench", "train", "check", "new", "plugins", "install", "uninstall"]
 VERBS += ["enable", "disable", "info", "completion"]
 
 

@@ -41,8 +41,8 @@ def _page() -> Iterator[str]:
         "",
     )
     yield from (
-        "Exit codes: 0 done, 1 something failed on the way, 2 the input was wrong. An error is one line on",
-        "stderr;",
+        "Exit codes: 0 done, 1 something failed on the way, 2 the input was wrong, 130 after Ctrl-C and 143 after",
+        "SIGTERM. An error is one line on stderr;",
     )
     yield from ("``scoreplug --traceback VERB ...`` shows where it comes from.", "")
     context = click.Context(main, info_name="scoreplug")

@@ -11,11 +11,14 @@ import json
 import os
 import re
 import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
+
+from scoreplug.foreign import check_file, objection, one_line, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +31,11 @@ class CheckpointError(ValueError):
 
     def __init__(self, path: str | Path, reason: str) -> None:
         self.path = str(path)
-        self.reason = reason
-        super().__init__(self.path, reason)  # the arguments as they came: it travels between processes
+        self.reason = one_line(reason)
+        super().__init__(self.path, self.reason)  # the arguments as they came: it travels between processes
 
     def __str__(self) -> str:
-        return f"checkpoint {self.path!r}: {self.reason}"
+        return f"checkpoint {shown(self.path)}: {self.reason}"
 
 
 def load_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -52,7 +55,7 @@ def load_state_dict(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]
         with _opened(path, framework="pt") as file:
             try:
                 return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
-            except SafetensorError as error:
+            except Exception as error:  # a type that this torch does not know, and whatever else a header may say
                 raise CheckpointError(path, f"damaged safetensors file: {error}") from error
     return _load_pickled(path), {}
 
@@ -90,12 +93,16 @@ def model_config(path: str | Path, metadata: Mapping[str, str]) -> tuple[str, di
     try:
         model = json.loads(metadata[METADATA_KEY])["model"]
         name, params = model["name"], model["params"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(
             path, f"its metadata entry {METADATA_KEY!r} does not describe a model: {error!r}"
         ) from error
     if not isinstance(name, str) or not isinstance(params, dict):
-        raise CheckpointError(path, f"its metadata entry {METADATA_KEY!r} does not describe a model (got {model!r})")
+        raise CheckpointError(
+            path, f"its metadata entry {METADATA_KEY!r} does not describe a model (got {shown(model)})"
+        )
+    if wrong := objection({"name": name, **params}):
+        raise CheckpointError(path, f"its metadata entry {METADATA_KEY!r} does not describe a model: {wrong}")
     return name, params
 
 
@@ -131,6 +138,7 @@ def write_checkpoint(path: str | Path, tensors: Mapping[str, Tensor], metadata: 
 def _is_safetensors(path: Path) -> bool:
     """A safetensors file begins with the length of its header, 8 bytes, and the header, which is JSON."""
     try:
+        check_file(path)
         with path.open("rb") as file:
             start = file.read(9)
     except FileNotFoundError as error:
@@ -145,7 +153,7 @@ def _is_safetensors(path: Path) -> bool:
 def _opened(path: Path, *, framework: str) -> safe_open:
     try:
         return safe_open(path, framework)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(path, f"damaged or not a safetensors file: {error}") from error
 
 
@@ -154,6 +162,8 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
 
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"  # the format since PyTorch 1.6, which can stay on disk until it is used
+    if zipped:
+        _check_archive(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # a damaged pickle raises whatever its opcodes lead to
@@ -162,10 +172,37 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
         else:
             reason = f"damaged, or not a file of weights: {str(error).splitlines()[0] if str(error) else error!r}"
         raise CheckpointError(path, reason) from error
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        found = sorted(map(str, state))[:5] if isinstance(state, dict) else type(state).__name__
+    tensors = isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values())
+    if not tensors or not state or not all(isinstance(name, str) for name in state):
+        found: object = type(state).__name__
+        if isinstance(state, dict):
+            found = shown(sorted(name if isinstance(name, str) else type(name).__name__ for name in state)[:5])
         raise CheckpointError(path, f"is not a state dict, names to tensors: save that alone (found {found})")
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_nested:
+            raise CheckpointError(path, f"{shown(name)} is no plain tensor: save it dense, and not quantized")
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise CheckpointError(
+                path, f"{shown(name)} declares {shown(tuple(value.shape))}, more than is stored: save a copy of it"
+            )
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zipped checkpoint that unpacks to more than it is: torch writes its members as they are.
+
+    Raises:
+        CheckpointError: if it does, or is damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # of a damaged directory, whatever its fields lead to
+        raise CheckpointError(path, f"damaged, or not a file of weights: {error}") from error
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise CheckpointError(path, "its members are compressed, to a size that is not known: save it by torch.save")
+    if sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(path, "damaged, or made to deceive: its members overlap")
 
 
 def _sync(path: Path) -> None:

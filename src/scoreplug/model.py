@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, overload
 
 import attrs
 import torch
@@ -18,12 +18,16 @@ Coefficient = float | Tensor
 """A number, or one for each sample, (B, 1, ...)."""
 
 
-def broadcast(coefficient: Tensor, x: Tensor) -> Tensor:
+@overload
+def broadcast(coefficient: Tensor, x: Tensor) -> Tensor: ...
+@overload
+def broadcast(coefficient: Coefficient, x: Tensor) -> Coefficient: ...
+def broadcast(coefficient: Coefficient, x: Tensor) -> Coefficient:
     """Let a coefficient of t's shape, () or (B,), multiply x of shape (B, *shape), without changing the type of x.
 
-    A 0-dim float64 coefficient is left alone, since PyTorch does not promote x to it.
+    A number or a 0-dim float64 coefficient is left alone, since PyTorch does not promote x to it.
     """
-    if coefficient.ndim == 0:
+    if not isinstance(coefficient, Tensor) or coefficient.ndim == 0:
         return coefficient
     return coefficient.to(x).reshape(-1, *(1 for _ in x.shape[1:]))
 
@@ -51,6 +55,14 @@ def coefficients(sde: SDE, t: Tensor, x: Tensor) -> tuple[Coefficient, Coefficie
     if t.ndim == 0 and not t.requires_grad:
         return kernel(sde, t)
     return broadcast(sde.alpha(t), x), broadcast(sde.sigma(t), x)
+
+
+def noise_level(sde: SDE, t: Tensor) -> Coefficient:
+    """sigma / alpha at t: a number where the batch shares t, else of t's shape, (B,)."""
+    if t.ndim == 0 and not t.requires_grad:
+        alpha, sigma = kernel(sde, t)
+        return sigma / alpha
+    return sde.sigma(t) / sde.alpha(t)
 
 
 @functools.lru_cache(maxsize=2**14)
@@ -129,11 +141,33 @@ class BaseModel:
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             x0 = self.denoise(x, t)
+        return x0.detach(), Pullback(x=x, x0=x0)
 
-        def vjp(v: Tensor) -> Tensor:
-            return torch.autograd.grad(x0, x, v, retain_graph=True)[0]
 
-        return x0.detach(), vjp
+@attrs.frozen(kw_only=True, eq=False)
+class Pullback:
+    """v -> (d x0 / d x)^T v, by walking back the graph that led from x to x0."""
+
+    x: Tensor
+    x0: Tensor
+
+    def __call__(self, v: Tensor) -> Tensor:
+        return torch.autograd.grad(self.x0, self.x, v, retain_graph=True)[0]
+
+    def last(self, v: Tensor) -> Tensor:
+        """The same for the last time: the graph is freed on the way, which is quicker and takes less memory."""
+        return torch.autograd.grad(self.x0, self.x, v)[0]
+
+
+def last_vjp(vjp: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """(d x0 / d x)^T v where no other product is asked for; frees the graph on the way if the model offers it.
+
+    Args:
+        vjp: as `denoise_with_vjp` gives it.
+        v: (B, *shape).
+    """
+    last: Callable[[Tensor], Tensor] = getattr(vjp, "last", vjp)
+    return last(v)
 
 
 def tweedie(model: ScoreModel, x: Tensor, t: Tensor, score: Tensor) -> Tensor:
@@ -281,10 +315,16 @@ class ConditionedModel(WrappedModel):
     """The score model of p(x | y), by a conditioner that has seen the measurement.
 
     A method overrides `score` or `denoise` (guidance), or `project` (data consistency), or both.
+
+    Args:
+        prior: the score model of p(x).
+        measurement: y = A x + n.
+        method: the conditioner, with its parameters; a run that diverges names them.
     """
 
     prior: ScoreModel
     measurement: Measurement
+    method: Any = None
 
     @property
     def base(self) -> ScoreModel:

@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import attrs
 
+from scoreplug.foreign import one_line, shown
+
 _KEY = "scoreplug.param"
 
 
@@ -24,7 +26,7 @@ class ParameterError(ValueError):
 
     def __init__(self, component: str, problems: Iterable[str]) -> None:
         self.component = component
-        self.problems = tuple(problems)
+        self.problems = tuple(map(one_line, problems))
         super().__init__(component, self.problems)  # the arguments as they came: it travels between processes
 
     def __str__(self) -> str:
@@ -45,6 +47,8 @@ class Param:
     le: float | None = None
     lt: float | None = None
     component: str | None = None
+    on_divergence: Literal["lower", "raise"] | None = None
+    where: Mapping[str, tuple[Any, ...]] = attrs.field(factory=dict)
 
     @property
     def required(self) -> bool:
@@ -74,22 +78,22 @@ class Param:
         if self.component is not None:
             # an object is taken as it is, and the parameters of a name or table are checked where it is built
             plain = isinstance(value, bool | int | float | tuple | list)
-            return f"{self.name} must be the {self.type_name}, or an object (got {value!r})" if plain else None
-        if not _is_instance(value, self.type):
+            return f"{self.name} must be the {self.type_name}, or an object (got {shown(value)})" if plain else None
+        if not is_instance(value, self.type):
             allowed = f"one of {', '.join(map(repr, self.choices))}" if self.choices else self.type_name
-            return f"{self.name} must be {allowed} (got {value!r}){self._near(value)}"
+            return f"{self.name} must be {allowed} (got {shown(value)}){self._near(value)}"
         for number in _numbers(value):
             if number != number:
                 return f"{self.name} must not be NaN"
             low = (self.ge is not None and number < self.ge) or (self.gt is not None and number <= self.gt)
             high = (self.le is not None and number > self.le) or (self.lt is not None and number >= self.lt)
             if low or high:
-                return f"{self.name} must be {self.range} (got {number!r})"
+                return f"{self.name} must be {self.range} (got {shown(number)})"
         return None
 
     def _near(self, value: Any) -> str:
         names = [c for c in self.choices or () if isinstance(c, str)]
-        near = difflib.get_close_matches(str(value), names, n=1)
+        near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else ()
         return f"; did you mean {near[0]!r}?" if near else ""
 
 
@@ -104,6 +108,8 @@ def param(
     lt: float | None = None,
     component: str | None = None,
     converter: Callable[[Any], Any] | None = None,
+    on_divergence: Literal["lower", "raise"] | None = None,
+    where: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> Any:
     """Declare a parameter: an attrs field with its bounds, unit and text.
 
@@ -115,6 +121,8 @@ def param(
         component: the kind ("sampler", "sde", ...) if the value is itself a component. It may then be given as a name,
             as a table with `name` and parameters, or as an object.
         converter: applied before the checks; it must not lose information.
+        on_divergence: what to do with it when a run diverges, which the run then suggests.
+        where: other parameters and the values of theirs with which that is of use.
 
     Returns:
         An attrs field.
@@ -122,7 +130,17 @@ def param(
     Raises:
         ValueError: at construction of the class, if the value has the wrong type or lies outside the bounds.
     """
-    info = Param(doc=doc, unit=unit, ge=ge, gt=gt, le=le, lt=lt, component=component)
+    info = Param(
+        doc=doc,
+        unit=unit,
+        ge=ge,
+        gt=gt,
+        le=le,
+        lt=lt,
+        component=component,
+        on_divergence=on_divergence,
+        where=where or {},
+    )
     if component is not None:
         converter = functools.partial(_build, component)
     elif converter is None:
@@ -152,7 +170,7 @@ def check(cls: type, values: Mapping[str, Any], *, name: str) -> None:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'no parameters'}"
-            problems.append(f"unknown parameter {key!r}; {hint}")
+            problems.append(f"unknown parameter {shown(key)}; {hint}")
         elif problem := _problem(cls, known[key], value):
             problems.append(problem)
     missing = [p.name for p in known.values() if p.required and p.name not in values]
@@ -168,8 +186,8 @@ def _problem(cls: type, parameter: Param, value: Any) -> str | None:
     converter: Callable[[Any], Any] = attrs.fields_dict(cls)[parameter.name].converter  # type: ignore[assignment]
     try:
         converted = converter(value)
-    except (TypeError, ValueError) as error:
-        return f"{parameter.name} cannot be {value!r}: {error}"
+    except (TypeError, ValueError, OverflowError) as error:
+        return f"{parameter.name} cannot be {shown(value)}: {error}"
     return parameter.problem(converted)
 
 
@@ -185,7 +203,7 @@ def _build(kind: str, value: Any) -> Any:
 
     table = {"name": value} if isinstance(value, str) else dict(value)
     if "name" not in table:
-        raise ValueError(f"a {kind} given as a table needs a 'name' (got {sorted(table)})")
+        raise ValueError(f"a {kind} given as a table needs a 'name' (got {shown(sorted(table))})")
     return registry.get(kind, table.pop("name"), **table)
 
 
@@ -210,21 +228,21 @@ def _alternatives(tp: Any) -> tuple[Any, ...]:
     return get_args(tp) if union else (tp,)
 
 
-def _is_instance(value: Any, tp: Any) -> bool:
-    """Strict: True is not 1, "1" is not 1, 1.7 is not 1; an int is a legal float."""
+def is_instance(value: Any, tp: Any) -> bool:
+    """Whether a value is of a type, strictly: True is not 1, "1" is not 1, 1.7 is not 1; an int is a legal float."""
     if tp is Any or (tp is None and value is None):
         return True
     origin, args = get_origin(tp), get_args(tp)
     if origin in (typing.Union, types.UnionType):
-        return any(_is_instance(value, t) for t in args)
+        return any(is_instance(value, t) for t in args)
     if origin is Literal:
         return any(value == c and type(value) is type(c) for c in args)
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
         if len(args) == 2 and args[1] is Ellipsis:
-            return all(_is_instance(v, args[0]) for v in value)
-        return len(value) == len(args) and all(_is_instance(v, t) for v, t in zip(value, args, strict=True))
+            return all(is_instance(v, args[0]) for v in value)
+        return len(value) == len(args) and all(is_instance(v, t) for v, t in zip(value, args, strict=True))
     if tp is float:
         return isinstance(value, float | int) and not isinstance(value, bool)
     if tp is int:

@@ -6,31 +6,17 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
 
+from scoreplug.divergence import DivergenceError as DivergenceError
+from scoreplug.divergence import bound, check
 from scoreplug.noise import Noise
 from scoreplug.param import param
 from scoreplug.protocols import SDE, ScoreModel, Step
-
-
-class DivergenceError(ArithmeticError):
-    """A sample became NaN or infinite. It carries where, and how large the samples were before."""
-
-    def __init__(self, samples: list[int], step: int, level: float, last_norms: list[float]) -> None:
-        self.samples, self.step, self.level, self.last_norms = samples, step, level, last_norms
-        norms = ", ".join(f"{norm:.3g}" for norm in last_norms)
-        super().__init__(
-            f"samples {samples} became NaN or infinite in step {step}, at noise level {level:.3g}; "
-            f"their last finite norms were {norms}. Use a smaller guidance scale or more steps"
-        )
-
-    def __reduce__(self) -> tuple[type[DivergenceError], tuple[list[int], int, float, list[float]]]:
-        """From a worker process it comes back as it is."""
-        return DivergenceError, (self.samples, self.step, self.level, self.last_norms)
 
 
 class LevelRangeWarning(UserWarning):
@@ -124,21 +110,23 @@ class BaseSampler:
         """Every state from the start to the samples; the last one holds the samples.
 
         Raises:
-            DivergenceError: as soon as a sample is not finite.
+            DivergenceError: as soon as a sample is NaN, infinite, or out of all bounds (see `scoreplug.divergence`).
         """
         with torch.no_grad():
             x = model.sde.prior_std * noise.at("start").normal(model.shape)
             state = self.begin(model, x, noise.at("start"))
         _check_levels(model, state)
+        limit = bound(model, state.times)
+        check(self, model, state, state, noise, limit=limit)
         yield state
         while not state.last:
             with torch.no_grad():  # entered anew in each step: a generator must not leave it on for its caller
                 previous, state = state, self.step(model, state, noise.at("step", state.index))
-            _check_finite(previous, state, model, noise)
+            check(self, model, previous, state, noise, limit=limit)
             yield state
         with torch.no_grad():
             previous, state = state, self.finish(model, state, noise.at("finish"))
-        _check_finite(previous, state, model, noise)
+        check(self, model, previous, state, noise, limit=limit)
         yield state
 
     def sample(
@@ -156,7 +144,7 @@ class BaseSampler:
             (n, *shape).
 
         Raises:
-            DivergenceError: if a sample becomes NaN or infinite.
+            DivergenceError: if a sample becomes NaN, infinite, or out of all bounds.
             ValueError: if n < 1 or the seed is not in [0, 2^64).
         """
         if n < 1:
@@ -209,22 +197,10 @@ def time_grid(sde: SDE, steps: int, grid: Literal["uniform", "quadratic", "rho"]
     return times
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=4)  # of the loops within loops, the last; 10,000 levels take megabytes
 def _points(times: Tensor) -> tuple[Tensor, ...]:
     """The levels of a grid, each (); a grid is one object for a whole trajectory."""
     return times.unbind()
-
-
-def _check_finite(previous: State, state: State, model: ScoreModel, noise: Noise) -> None:
-    if math.isfinite(float(state.x.sum())):  # a NaN or infinity anywhere is one in the sum
-        return
-    bad = ~state.x.isfinite().flatten(1).all(1)
-    if bool(bad.any()):
-        sde: Any = model.sde
-        level = float(sde.sigma(state.t) / sde.alpha(state.t))
-        rows = bad.nonzero().flatten().tolist()
-        norms = previous.x.flatten(1).norm(dim=1)[bad].tolist()
-        raise DivergenceError([noise.samples[i] for i in rows], state.index, level, norms)
 
 
 def _check_levels(model: ScoreModel, state: State) -> None:
@@ -240,7 +216,7 @@ def _check_levels(model: ScoreModel, state: State) -> None:
             LevelRangeWarning,
             stacklevel=3,
         )
-    if radius is not None and high < radius:
+    if radius is not None and high < radius < math.inf:
         warnings.warn(
             f"the data reach {radius:.3g} from 0, and the process starts from noise of level {high:.3g} around 0, "
             "which favours the modes near 0; choose an SDE whose last noise level is larger",

@@ -103,3 +103,23 @@ def test_what_a_problem_does_not_know_is_refused(tiny):
 
     assert refusal(exact) == "problem 'bare' has no exact samples to draw"
     assert "the score of the posterior of problem 'bare' is not known" in refusal(oracle)
+
+
+def test_a_sweep_over_many_methods_asks_for_the_packages_versions_once(suite_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr("scoreplug.bench.cell.version", lambda name: asked.append(name) or "1")
+    samplers = [{"name": "em", "rho": 5.0 + i} for i in range(20)]
+
+    found = cells(suite_of({"conditioner": "dps", "sampler": samplers}))
+
+    assert len(found) == 20
+    assert sorted(asked) == ["numpy", "scoreplug", "torch"]
+
+
+def test_the_key_of_a_cell_is_computed_once(cells_of, monkeypatch):
+    (cell,) = cells_of({"conditioner": "dps", "sampler": "em"})
+    key = cell.key
+    monkeypatch.setattr("scoreplug.bench.cell.canonical", lambda value: 1 / 0)
+
+    assert cell.key == key
+    assert attrs.evolve(cell) == cell

@@ -123,3 +123,20 @@ def test_an_output_folder_that_cannot_be_is_told_by_its_name(tmp_path):
 
     with pytest.raises(OSError, match=r"cannot make the output folder '.*file/out'.*choose another --out"):
         RowStore(tmp_path / "file" / "out").open()
+
+
+def test_merging_reads_no_file_of_a_row_that_it_is_given(store, rows, monkeypatch):
+    for row in rows:
+        store.save(row)
+    asked = []
+    original = RowStore._read
+
+    def read(self, path):
+        asked.append(path.stem)
+        return original(self, path)
+
+    monkeypatch.setattr(RowStore, "_read", read)
+    found = store.merge(rows[:4])
+
+    assert sorted(asked) == sorted(row.key for row in rows[4:])
+    assert {row.key for row in found} == {row.key for row in rows}

@@ -54,7 +54,7 @@ def test_bash_takes_the_script(scoreplug, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("",), ["list", "show", "run", "bench", "train", "check", "new", "plugins", "install", "uninstall"]),
+        (("",), ["list", "show", "run", "rerun", "bench", "train", "check", "new", "plugins", "install", "uninstall"]),
         (("list", "s"), ["sde", "sampler"]),
         (("list", "--provides", "p"), ["pinv"]),
         (("list", "--needs", "sv"), ["svd"]),

@@ -173,7 +173,7 @@ BAD = {
     "unknown role": (("--set", "sampelr.steps=3"), "did you mean 'sampler'"),
     "out of range": (("--set", "conditioner.scale=-1.0"), "scale must be >= 0 (got -1.0)"),
     "wrong type": (("--set", "sampler.steps=many"), "steps must be int (got 'many')"),
-    "no samples": (("--samples", "0"), "samples must be >= 1 (got 0)"),
+    "no samples": (("--samples", "0"), "samples must be >= 1, <= 1e+07 (got 0)"),
     "negative seed": (("--seed", "-1"), "seed must be >= 0"),
     "no assignment": (("--set", "steps"), "--set takes role.key=value"),
     "no config": (("absent.toml",), "cannot read the config 'absent.toml'"),
@@ -289,11 +289,11 @@ def test_a_broken_plugin_does_not_stop_a_run_that_does_not_need_it(scoreplug, he
 def test_a_warning_is_one_line_without_its_place_in_the_code(scoreplug, here):
     import warnings
 
-    from scoreplug.cli.run import _plain_warnings
+    from scoreplug.cli.run import plain_warnings
 
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        with _plain_warnings():
+        with plain_warnings():
             from click.testing import CliRunner
 
             with CliRunner().isolation() as (_, err, _):

@@ -574,7 +574,7 @@ BOMBS = {
     "picture": ("x.png", lambda p: picture(p, np.zeros((300, 300), np.uint8)), 50_000, "declares uint8"),
     "tif": ("x.tif", tiff_bomb, 2**32, "declares uint8"),
     "hdf5": ("x.h5", hdf5_bomb, 2**32, "declares float64"),
-    "nifti": ("x.nii", nifti_bomb, 2**32, "declares float64"),
+    "nifti": ("x.nii", nifti_bomb, 2**32, "its header declares"),
     "dicom": ("x.dcm", dicom_bomb, 2**32, "declares float64"),
     "deflated dicom": ("x.dcm", deflated_dicom, 2**32, "is deflated as a whole"),
 }
@@ -608,3 +608,16 @@ def test_what_is_read_shares_nothing_with_the_file(tmp_path):
 
     assert type(array) is np.ndarray
     np.testing.assert_array_equal(array, VOLUME)
+
+
+def test_a_volume_that_is_shorter_than_its_header_says_takes_no_room(tmp_path):
+    """2 GiB are declared, which is allowed, and a page is there."""
+    path = tmp_path / "cut.nii"
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)), path)
+    header = nibabel.load(path).header.copy()
+    header.set_data_shape((2048, 1024, 1024))
+    content = path.read_bytes()
+    path.write_bytes(header.binaryblock + content[len(header.binaryblock) :])
+
+    with pytest.raises(DataError, match=r"has \d+ bytes, and its header declares 2147483"):
+        open_array(path)

@@ -7,6 +7,7 @@ import tomllib
 
 import numpy as np
 import pytest
+import torch
 
 from scoreplug import __version__, registry
 from scoreplug.run.config import structure
@@ -52,6 +53,7 @@ def test_the_run_directory_is_complete(done):
     out, _ = done
 
     assert sorted(path.name for path in out.iterdir()) == [
+        "SHA256SUMS",
         "arrays.npz",
         "config.toml",
         "cost.json",
@@ -153,10 +155,14 @@ def test_progress_rises_to_one(tmp_path):
 
 
 def test_a_diverging_run_stops_with_the_reason_and_leaves_nothing(tmp_path):
-    with pytest.raises(RunError, match=r"samples \[0, 1\] became NaN .* in step \d+, .*[nN]othing is kept"):
+    with pytest.raises(RunError, match=r"samples \[0, 1\] became NaN .* in step \d+ of \d+, .*[nN]othing is kept"):
         run(config(conditioner={"name": "dps", "scale": 1e308}), tmp_path / "run")
 
     assert list(tmp_path.iterdir()) == []
+
+
+def _lost(message):
+    return DivergenceError(message, step=7, steps=9, level=0.1, samples=(3,), survivors=(), x=torch.empty(0, 1, 8, 8))
 
 
 class Fails(SerialExecutor):
@@ -174,7 +180,7 @@ class Fails(SerialExecutor):
 
 @pytest.mark.parametrize(
     ("error", "message"),
-    [(DivergenceError([3], 7, 0.1, [2.0]), r"samples \[3\] became NaN"), (KeyboardInterrupt(), "interrupted")],
+    [(_lost("samples [3] became NaN"), r"samples \[3\] became NaN"), (KeyboardInterrupt(), "interrupted")],
     ids=["NaN", "Ctrl-C"],
 )
 def test_finished_chunks_are_kept_and_used_by_the_next_attempt(tmp_path, done, error, message):

@@ -11,8 +11,7 @@ from scoreplug import registry
 from scoreplug.run.plan import execute, plan
 from scoreplug.run.resolve import resolve
 from scoreplug.run.runner import RunError, run
-from scoreplug.run.setup import build, setup_of
-from scoreplug.run.store import ChunkStore
+from scoreplug.run.setup import build, forget
 from scoreplug.run.trajectory import LEVELS, VALUES, Follower, execute_and_follow, followed, heard, joined
 from scoreplug.sampler import State
 
@@ -75,7 +74,7 @@ def test_what_a_posterior_computes_once_is_computed_once():
         return chunk.facts["cost"]["adjoint_calls"]
 
     first, second = plan(config(sampler={"name": "smc", "steps": 3}, conditioner="mmps"), {}) * 2
-    setup_of.__globals__["_setup_of"].cache_clear()
+    forget()
 
     assert adjoints(first, follow=True) == adjoints(second, follow=False) + 1
     assert adjoints(second, follow=True) == adjoints(second, follow=False)
@@ -200,17 +199,6 @@ def test_frames_of_finished_chunks_are_taken_up_again(tmp_path):
 
     assert resumed.cost["chunks_reused"] == 1
     np.testing.assert_array_equal(resumed.trajectory.frames, seen(chosen).frames)
-
-
-def test_damaged_frames_are_not_there(tmp_path):
-    store = ChunkStore(tmp_path)
-    store.save_frames("key", {"x": np.zeros(100)})
-    np.testing.assert_array_equal(store.load_frames("key")["x"], np.zeros(100))
-
-    (tmp_path / "key.npz").write_bytes((tmp_path / "key.npz").read_bytes()[:-20])
-
-    assert store.load_frames("key") is None
-    assert store.load_frames("other") is None
 
 
 def test_it_goes_to_another_process_and_back():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from scoreplug.measurement import Measurement
-from scoreplug.model import broadcast, score_and_log_density, tweedie
+from scoreplug.model import broadcast, coefficients, last_vjp, score_and_log_density, tweedie
 from scoreplug.operator import SVD, BaseLinearOperator
 from scoreplug.protocols import HasLogDensity, HasPinv, HasSpread, LinearOperator, ScoreModel, Twist
 from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
@@ -33,9 +33,9 @@ class GuidedModel(GaussianLikelihood):
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         x0, vjp = self.prior.denoise_with_vjp(x, t)
-        alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
+        alpha, sigma = coefficients(self.sde, t, x)
         pull, _ = self.potential(x0, t)
-        return x0 + sigma**2 / alpha * vjp(pull)
+        return x0 + sigma**2 / alpha * last_vjp(vjp, pull)
 
     def twist(self, x: Tensor, t: Tensor) -> Twist:
         """log psi_t = phi(x0) and its gradient."""

@@ -58,10 +58,10 @@ class DDNM:
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
         if self.form == "plus":
             svd = require_svd("ddnm", measurement.operator)
-            return restored(prior, measurement=measurement, svd=svd, eta=self.eta, start="noise")
+            return restored(prior, measurement=measurement, method=self, svd=svd, eta=self.eta, start="noise")
         require_pinv("ddnm", measurement.operator)
         kind = CompletedDensity if isinstance(prior, HasLogDensity) else Completed
-        return kind(prior=prior, measurement=measurement)
+        return kind(prior=prior, measurement=measurement, method=self)
 
 
 @attrs.frozen(kw_only=True, eq=False)

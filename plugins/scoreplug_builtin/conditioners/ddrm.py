@@ -54,4 +54,4 @@ class DDRM:
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:
         svd = require_svd("ddrm", measurement.operator)
         ties: Literal["measured", "unmeasured"] = "unmeasured" if self.compat == "authors" else "measured"
-        return restored(prior, measurement=measurement, svd=svd, eta=self.eta, eta_b=self.eta_b, ties=ties)
+        return restored(prior, measurement=measurement, method=self, svd=svd, eta=self.eta, eta_b=self.eta_b, ties=ties)

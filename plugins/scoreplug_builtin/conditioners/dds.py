@@ -40,7 +40,9 @@ from scoreplug.protocols import HasLogDensity, LinearOperator, ScoreModel, Step
 class DDS:
     """Conjugate gradients on the denoised estimate: no vjp of the network; k + 1 A and A^T per update."""
 
-    gamma: float = param(10.0, ge=0.0, doc="weight of the data, in units of 1 / |A|^2; 0 is the prior")
+    gamma: float = param(
+        10.0, ge=0.0, on_divergence="lower", doc="weight of the data, in units of 1 / |A|^2; 0 is the prior"
+    )
     cg_steps: int = param(3, ge=1, doc="k, conjugate-gradient steps per update; fewer where a sample has converged")
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:

@@ -61,7 +61,9 @@ from scoreplug_builtin.conditioners._predictive import likelihood_pull, require_
 class DiffPIR:
     """The posterior mean around x0: no vjp of the network; one solve, or a few gradients of A, per evaluation."""
 
-    weight: float = param(1.0, gt=0.0, doc="lam, trust in the denoised estimate: r^2 = level^2 / lam; 1 is Bayes")
+    weight: float = param(
+        1.0, gt=0.0, on_divergence="raise", doc="lam, trust in the denoised estimate: r^2 = level^2 / lam; 1 is Bayes"
+    )
     gradient_steps: int = param(1, ge=1, doc="gradient steps per evaluation (nonlinear operators)")
     curvature: float = param(
         1.0, ge=0.0, doc="square of the Jacobian's norm, which limits the gradient steps (nonlinear); 0 does not"

@@ -42,7 +42,7 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import broadcast, score_and_log_density
+from scoreplug.model import broadcast, coefficients, score_and_log_density
 from scoreplug.operator import SVD, conjugate_gradient
 from scoreplug.protocols import HasLogDensity, HasSVD, ScoreModel, Twist
 from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood
@@ -53,7 +53,9 @@ from scoreplug_builtin.conditioners._predictive import likelihood_pull, require_
 class DMPS:
     """Guidance at x under a flat prior: no vjp of the network; one solve with A A^T per evaluation."""
 
-    scale: float = param(1.0, ge=0.0, doc="weight of the log likelihood; 1 is Bayes' rule, 0 is the prior")
+    scale: float = param(
+        1.0, ge=0.0, on_divergence="lower", doc="weight of the log likelihood; 1 is Bayes' rule, 0 is the prior"
+    )
     tolerance: float = param(
         1e-3, gt=0.0, lt=1.0, doc="conjugate gradients stop at this residual, relative to y - A x / alpha"
     )
@@ -84,7 +86,7 @@ class DMPSScore(GaussianLikelihood):
         return self.prior.score(x, t) + self.guidance(x, t)[0]
 
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
+        alpha, sigma = coefficients(self.sde, t, x)
         return self.prior.denoise(x, t) + sigma**2 / alpha * self.guidance(x, t)[0]
 
     def twist(self, x: Tensor, t: Tensor) -> Twist:

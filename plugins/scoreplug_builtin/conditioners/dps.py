@@ -57,7 +57,7 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import broadcast
+from scoreplug.model import broadcast, noise_level
 from scoreplug.protocols import HasLogDensity, LinearOperator, ScoreModel
 from scoreplug_builtin.conditioners._ddpm import ddpm_gain
 from scoreplug_builtin.conditioners._predictive import GuidedDensity, GuidedModel, require_spread, spread_of
@@ -72,7 +72,10 @@ class DPS:
         doc="the authors' gradient of the residual's norm, the Gaussian log likelihood, or that with x_0's spread",
     )
     scale: float = param(
-        1.0, ge=0.0, doc="the authors' zeta (norm), or the weight of the log likelihood (1 is Bayes); 0 is the prior"
+        1.0,
+        ge=0.0,
+        on_divergence="lower",
+        doc="the authors' zeta (norm), or the weight of the log likelihood (1 is Bayes); 0 is the prior",
     )
     prior_std: float | None = param(
         None,
@@ -126,7 +129,7 @@ class DPSScore(GuidedModel):
 
     def pull(self, r: Tensor, t: Tensor) -> Tensor:
         """The vector v of the guidance J^T A^T v, (B, *output_shape): minus the loss's gradient in A x0."""
-        sigma_y, level = self.measurement.noise_std, self.sde.sigma(t) / self.sde.alpha(t)
+        sigma_y = self.measurement.noise_std
         if self.method.form == "likelihood":
             return r / sigma_y**2
         if self.method.form == "predictive":
@@ -135,7 +138,7 @@ class DPSScore(GuidedModel):
         operator = self.measurement.operator
         norm = operator.norm if isinstance(operator, LinearOperator) else 1.0
         length = r.flatten(1).norm(dim=1).clamp_min(torch.finfo(r.dtype).tiny)  # an exact fit pulls nowhere
-        kappa = ddpm_gain(level)
+        kappa = ddpm_gain(noise_level(self.sde, t))
         return r / broadcast(length, r) / (broadcast(kappa, r) * norm)
 
     @property

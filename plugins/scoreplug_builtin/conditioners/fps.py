@@ -47,7 +47,9 @@ from scoreplug_builtin.conditioners._twist import GramTwist
 class FPS:
     """A normal twist of x_t: no vjp of the network; one solve with A A^T per evaluation."""
 
-    kappa: float = param(1.0, ge=0.0, le=1.0, doc="share of the noise in A x_t that the twist allows for")
+    kappa: float = param(
+        1.0, ge=0.0, le=1.0, on_divergence="raise", doc="share of the noise in A x_t that the twist allows for"
+    )
     path: Literal["mean", "drawn"] = param("mean", doc="y at every level, or y with the noise of the level, drawn once")
     seed: int = param(0, ge=0, doc="of the drawn path")
 

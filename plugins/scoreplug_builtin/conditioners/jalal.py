@@ -51,10 +51,16 @@ class Jalal:
     gamma: float = param(
         1.0,
         ge=0.0,
+        on_divergence="raise",
+        where={"form": ("paper",)},
         doc="gamma_t in units of |A| sigma_t / alpha_t (paper); 0 takes the likelihood at its own noise from the start",
     )
     ratio: float = param(
-        5.0, ge=0.0, doc="norm of the data term over that of the prior's score (implicit); the authors' `mse`"
+        5.0,
+        ge=0.0,
+        on_divergence="lower",
+        where={"form": ("implicit",)},
+        doc="norm of the data term over that of the prior's score (implicit); the authors' `mse`",
     )
 
     def condition(self, prior: ScoreModel, measurement: Measurement) -> ScoreModel:

@@ -51,7 +51,7 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import ConditionedModel, broadcast
+from scoreplug.model import ConditionedModel, broadcast, coefficients, last_vjp, noise_level
 from scoreplug.protocols import ScoreModel
 from scoreplug_builtin.conditioners._ddpm import ddpm_gain
 from scoreplug_builtin.conditioners._projection import projected, require_pinv
@@ -61,7 +61,9 @@ from scoreplug_builtin.conditioners._projection import projected, require_pinv
 class MCG:
     """Manifold constrained gradients: one vjp of the network per evaluation, a projection after every update."""
 
-    scale: float = param(1.0, ge=0.0, doc="the authors' w, strength of the gradient; 0 is replacement")
+    scale: float = param(
+        1.0, ge=0.0, on_divergence="lower", doc="the authors' w, strength of the gradient; 0 is replacement"
+    )
     weighting: Literal["identity", "pinv"] = param(
         "identity", doc="W, the weight of the residual: none, or A^+ as in the authors' CT"
     )
@@ -73,8 +75,8 @@ class MCG:
         require_pinv("mcg", measurement.operator)
         guided = MCGScore(prior=prior, measurement=measurement, method=self) if self.scale > 0 else prior
         if self.compat == "authors":
-            return projected(guided, measurement=measurement, weight=1.0, finish="noised", data_level="t")
-        return projected(guided, measurement=measurement, weight=1.0)
+            return projected(guided, measurement=measurement, method=self, weight=1.0, finish="noised", data_level="t")
+        return projected(guided, measurement=measurement, method=self, weight=1.0)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -86,10 +88,10 @@ class MCGScore(ConditionedModel):
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         A: Any = self.measurement.operator
         x0, vjp = self.prior.denoise_with_vjp(x, t)
-        alpha, sigma = broadcast(self.sde.alpha(t), x), broadcast(self.sde.sigma(t), x)
-        kappa = broadcast(ddpm_gain(self.sde.sigma(t) / self.sde.alpha(t)), x)
+        alpha, sigma = coefficients(self.sde, t, x)
+        kappa = broadcast(ddpm_gain(noise_level(self.sde, t)), x)
 
-        guidance = vjp(self.method.scale / kappa * self.pull(self.measurement.residual(x0)))
+        guidance = last_vjp(vjp, self.method.scale / kappa * self.pull(self.measurement.residual(x0)))
         unseen = guidance - A.pinv(A(guidance))
         return x0 + sigma**2 / alpha * unseen
 

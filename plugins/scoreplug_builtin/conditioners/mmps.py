@@ -33,7 +33,7 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import broadcast
+from scoreplug.model import broadcast, last_vjp
 from scoreplug.operator import conjugate_gradient
 from scoreplug.protocols import HasSpread, LinearOperator, ScoreModel, Twist
 from scoreplug_builtin.conditioners._likelihood import GaussianLikelihood, require_density
@@ -66,8 +66,9 @@ class MatchedMoments(GaussianLikelihood):
             twist = self.twist(x, t)
             return twist.x0 + broadcast(self.sde.sigma(t) ** 2 / self.sde.alpha(t), x) * twist.gradient
         x0, vjp = self.prior.denoise_with_vjp(x, t)
-        C = self.covariance(vjp, x, t)
-        return x0 + C(self.operator.adjoint(self.solve(C, self.measurement.residual(x0), t)))
+        solved = self.solve(self.covariance(vjp, x, t), self.measurement.residual(x0), t)
+        C = self.covariance(functools.partial(last_vjp, vjp), x, t)
+        return x0 + C(self.operator.adjoint(solved))
 
     def twist(self, x: Tensor, t: Tensor) -> Twist:
         """log N(y; A x0, sigma_y^2 I + A C_t A^T) and its gradient with that covariance held fixed.

@@ -51,7 +51,7 @@ from torch import Tensor
 
 from scoreplug import param
 from scoreplug.measurement import Measurement
-from scoreplug.model import ConditionedModel, broadcast
+from scoreplug.model import ConditionedModel, broadcast, last_vjp
 from scoreplug.protocols import HasLogDensity, ScoreModel, Step
 from scoreplug_builtin.conditioners._predictive import (
     GuidedDensity,
@@ -67,7 +67,9 @@ from scoreplug_builtin.conditioners._predictive import (
 class PiGDM:
     """Pseudoinverse guidance: one vjp of the network per evaluation, one solve with A A^T."""
 
-    scale: float = param(1.0, ge=0.0, doc="weight of the log likelihood; 1 is Bayes' rule, 0 is the prior")
+    scale: float = param(
+        1.0, ge=0.0, on_divergence="lower", doc="weight of the log likelihood; 1 is Bayes' rule, 0 is the prior"
+    )
     spread: Literal["prior", "published"] = param(
         "prior", doc="r_t: the prior's own denoising error, or the paper's level / (1 + level^2)^(1/2)"
     )
@@ -144,7 +146,7 @@ class PiGDMInjection(ConditionedModel):
     def denoise(self, x: Tensor, t: Tensor) -> Tensor:
         x0, vjp = self.prior.denoise_with_vjp(x, t)
         x0 = x0.detach()  # a tensor of its own, which may carry something
-        vars(x0)[_SHIFT] = self.method.scale * broadcast(self.sde.alpha(t), x) * vjp(self.pull(x0, t))
+        vars(x0)[_SHIFT] = self.method.scale * broadcast(self.sde.alpha(t), x) * last_vjp(vjp, self.pull(x0, t))
         return x0
 
     def pull(self, x0: Tensor, t: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class SNIPS:
         none_missing = int((svd.singular_values > 0).sum()) == math.prod(measurement.operator.input_shape)
         if self.compat == "authors" and none_missing:
             return prior
-        return SNIPSScore(prior=prior, measurement=measurement, svd=svd)
+        return SNIPSScore(prior=prior, measurement=measurement, method=self, svd=svd)
 
 
 @attrs.frozen(kw_only=True, eq=False)

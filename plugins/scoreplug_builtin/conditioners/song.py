@@ -59,7 +59,11 @@ class Song:
     """Projection after every update: no vjp of the network; one A and one A^+ per update."""
 
     weight: float = param(
-        1.0, ge=0.0, le=1.0, doc="lam, how far towards the noised measurement; 1 replaces, 0 is the prior"
+        1.0,
+        ge=0.0,
+        le=1.0,
+        on_divergence="lower",
+        doc="lam, how far towards the noised measurement; 1 replaces, 0 is the prior",
     )
     finish: Literal["exact", "soft", "none"] = param(
         "exact", doc="the estimate of x_0 is made to agree with y, moved by `weight` towards it, or left alone"
@@ -73,4 +77,6 @@ class Song:
         if self.weight == 0:
             return prior
         level: Literal["s", "t"] = "t" if self.compat == "authors" else "s"
-        return projected(prior, measurement=measurement, weight=self.weight, finish=self.finish, data_level=level)
+        return projected(
+            prior, measurement=measurement, method=self, weight=self.weight, finish=self.finish, data_level=level
+        )

@@ -63,7 +63,7 @@ class TMPD:
                 "conditioner 'tmpd' divides by sigma_y^2 plus row sums, which may be 0: noise_std must be > 0; "
                 "use pigdm or dmps for exact data"
             )
-        return TMPDScore(prior=prior, measurement=measurement)
+        return TMPDScore(prior=prior, measurement=measurement, method=self)
 
 
 @attrs.frozen(kw_only=True, eq=False)

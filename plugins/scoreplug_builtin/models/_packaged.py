@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import attrs
 from torch import Tensor, nn
 
+from scoreplug import param
 from scoreplug.checkpoint import METADATA_KEY, load_state_dict, read_model_config
 from scoreplug.model import BasePrior
 from scoreplug_builtin.models.openai_unet import OpenAIUNet
@@ -25,6 +26,10 @@ class PackagedPrior(BasePrior):
     weights: ClassVar[str]
     """Name of the file in the folder `weights`, without its suffix."""
 
+    use_checkpoint: bool = param(
+        default=False, doc="recompute activations for the gradient: a fraction of the memory, a third more time"
+    )
+
     def __attrs_post_init__(self) -> None:
         _ = self.network
 
@@ -37,6 +42,7 @@ class PackagedPrior(BasePrior):
             return OpenAIUNet(
                 **params,
                 checkpoint=str(path),
+                use_checkpoint=self.use_checkpoint,
                 sde=self.sde,
                 precision=self.precision,
                 device_name=self.device_name,

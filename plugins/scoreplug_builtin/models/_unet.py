@@ -7,6 +7,11 @@ which do nothing where the original is defined:
 * pooling rounds up (`odd_sizes="ceil"`), the last cell averages what exists, so that cells stay aligned at all levels;
 * an up-sampling block interpolates (nearest) to the size of the next skip connection instead of doubling.
 
+The arithmetic is the original's, its organisation is not: attention is PyTorch's fused one, on q, k, v that are
+contiguous in the last dimension; nothing is computed twice for the gradient unless `use_checkpoint` says so (the
+original always does, for attention); what depends on the level alone can be kept (`UNet.embeddings`); and wide networks
+with frozen weights are evaluated channels-last on a CPU, normalisations fused with what follows them (`normalise`).
+
 References:
     Dhariwal, Nichol: Diffusion Models Beat GANs on Image Synthesis. NeurIPS 2021, arXiv:2105.05233.
     Nichol, Dhariwal: Improved Denoising Diffusion Probabilistic Models. ICML 2021, arXiv:2102.09672.
@@ -14,8 +19,9 @@ References:
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -24,10 +30,15 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 from torch.utils.checkpoint import checkpoint
 
+from scoreplug_builtin.models._norm import is_fixed, normalise
+
 OddSizes = Literal["ceil", "floor"]
 Layer = TypeVar("Layer", bound=nn.Module)
+Embeddings = tuple[tuple[Tensor, ...], ...]
+"""What enters the residual layers of each block, (B or 1, C or 2 C) each."""
 
 GROUPS = 32  # of every group normalisation; hence every width is a multiple of it
+WIDE = 64  # from this base width on, faster convolutions outweigh the more numerous operations of a normalisation
 
 _CONV: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -70,7 +81,7 @@ class UNet(nn.Module):
         conv_resample: learned convolutions change the size; used only without resblock_updown.
         dims: spatial dimensions, 1, 2 or 3; in 3 the first is never resampled.
         num_classes: number of classes, if the network is conditional on a label.
-        use_checkpoint: keep no activations inside the input and output blocks, compute them again for the gradient.
+        use_checkpoint: keep no activations inside the blocks, compute them again for the gradient.
         use_fp16: the convolutions between the first and the last block are float16.
         num_heads: attention heads, used if num_head_channels is -1.
         num_head_channels: channels per head.
@@ -125,6 +136,7 @@ class UNet(nn.Module):
         self.num_classes = num_classes
         self.use_checkpoint = use_checkpoint
         self.dropout = dropout
+        self.channels_last = dims == 2 and model_channels >= WIDE
         self.smallest = 1 if odd_sizes == "ceil" or (conv_resample and not resblock_updown) else factors[-1]
 
         embedding = 4 * model_channels
@@ -229,39 +241,85 @@ class UNet(nn.Module):
             raise ValueError(f"labels are given if and only if the network has classes (it has {self.num_classes})")
         return emb if labels is None else emb + cast(Tensor, self.label_emb(labels.reshape(-1)))
 
-    def forward(self, x: Tensor, timesteps: Tensor, labels: Tensor | None = None) -> Tensor:
+    def embeddings(self, timesteps: Tensor, labels: Tensor | None = None) -> Embeddings:
+        """What enters the residual layers: all that depends on the level and the label alone; see `forward`."""
+        emb = F.silu(self.embed(timesteps, labels))
+        return tuple(block.embed(emb) for block in self._blocks())
+
+    @property
+    def embedding_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Those that the embeddings are made with."""
+        return tuple(p for layer in self._embedding_layers for p in layer._parameters.values() if p is not None)
+
+    @functools.cached_property
+    def _embedding_layers(self) -> tuple[nn.Module, ...]:
+        layers: list[nn.Module] = [
+            self.time_embed,
+            *[layer.emb_layers for block in self._blocks() for layer in block.residuals()],
+        ]
+        if self.num_classes is not None:
+            layers.append(self.label_emb)
+        return tuple(part for layer in layers for part in layer.modules())
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        embeddings: Embeddings | None = None,
+    ) -> Tensor:
         """Evaluate the network.
 
         Args:
             x: (B, in_channels, *size), in the dtype of the parameters, of any size.
             timesteps: (B,), or one element for the whole batch: index in the chain it was trained on (0 = least noise).
             labels: (B,) or one element, class numbers; needed if and only if the network has classes.
+            embeddings: those of the timesteps and labels, instead of these, where they are at hand.
 
         Returns:
             (B, out_channels, *size).
 
         Raises:
-            ValueError: on a wrong shape, or labels missing or superfluous.
+            ValueError: on a wrong shape, labels missing or superfluous, or both timesteps and embeddings or neither.
             TypeError: if x has another dtype than the parameters.
         """
         self._check(x)
-        emb = F.silu(self.embed(timesteps, labels))
-        h = x.to(cast(nn.Conv2d, cast(Block, self.input_blocks[0])[0]).weight.dtype)
-        skips = []
-        for block in self.input_blocks:
-            h = self._run(block, h, emb)
-            skips.append(h)
-        h = cast(Tensor, self.middle_block(h, emb))
-        for block in self.output_blocks:
-            h = torch.cat([h, skips.pop()], dim=1)
-            h = self._run(block, h, emb, skips[-1].shape[2:] if skips else None)
-        return cast(Tensor, self.out(h.to(x.dtype)))
+        if (timesteps is None) == (embeddings is None):
+            raise ValueError("give timesteps, or the embeddings made of them, and not both")
+        if embeddings is None:
+            embeddings = self.embeddings(cast(Tensor, timesteps), labels)
+        down, middle, up = (
+            embeddings[: len(self.input_blocks)],
+            embeddings[len(self.input_blocks)],
+            embeddings[-len(self.output_blocks) :],
+        )
 
-    def _run(self, block: nn.Module, h: Tensor, emb: Tensor, size: torch.Size | None = None) -> Tensor:
+        weight = cast(nn.Conv2d, cast(Block, self.input_blocks[0])[0]).weight
+        h = x.to(weight.dtype)
+        reorder = self.channels_last and is_fixed(x, weight)
+        skips = []
+        for block, e in zip(self.input_blocks, down, strict=True):
+            if reorder:  # copies x, and the first features if x has one channel, hence no order; nothing else
+                h = h.contiguous(memory_format=torch.channels_last)
+            h = self._run(block, h, e)
+            skips.append(h)
+        h = self._run(self.middle_block, h, middle)
+        for block, e in zip(self.output_blocks, up, strict=True):
+            skip = skips.pop()
+            h = self._run(block, h, e, skip, skips[-1].shape[2:] if skips else None)
+        norm, _, convolve = self.out
+        return cast(Tensor, convolve(normalise(h.to(x.dtype), cast(GroupNorm, norm))))
+
+    def _blocks(self) -> Iterator[Block]:
+        for block in (*self.input_blocks, self.middle_block, *self.output_blocks):
+            yield cast(Block, block)
+
+    def _run(self, block: nn.Module, *args: Any) -> Tensor:
         if not (self.use_checkpoint and torch.is_grad_enabled()):
-            return cast(Tensor, block(h, emb, size))
+            return cast(Tensor, block(*args))
         drops = self.training and self.dropout > 0  # only then is there a random state to come back to
-        return cast(Tensor, checkpoint(block, h, emb, size, use_reentrant=False, preserve_rng_state=drops))
+        return cast(Tensor, checkpoint(block, *args, use_reentrant=False, preserve_rng_state=drops))
 
     def _check(self, x: Tensor) -> None:
         if x.ndim != self.dims + 2 or x.shape[1] != self.in_channels:
@@ -277,11 +335,28 @@ class UNet(nn.Module):
 class Block(nn.Sequential):
     """Layers between two skip connections."""
 
-    def forward(self, h: Tensor, emb: Tensor, size: torch.Size | None = None) -> Tensor:  # type: ignore[override]
-        """Apply all layers; `size` is that of the next skip connection, to which an up-sampling layer goes."""
+    def residuals(self) -> Iterator[Residual]:
+        """The layers that know the level."""
+        return (layer for layer in self if isinstance(layer, Residual))
+
+    def embed(self, emb: Tensor) -> tuple[Tensor, ...]:
+        """What enters each of the residual layers, from the activated embedding (B or 1, embedding)."""
+        return tuple(cast(Tensor, layer.emb_layers(emb)) for layer in self.residuals())
+
+    def forward(  # type: ignore[override]
+        self,
+        h: Tensor,
+        embeddings: tuple[Tensor, ...],
+        skip: Tensor | None = None,
+        size: torch.Size | None = None,
+    ) -> Tensor:
+        """Apply all layers to [h, skip]; `size` is that of the next skip connection, to which an up-sampling layer
+        goes."""
+        h = h if skip is None else torch.cat([h, skip], dim=1)
+        of_layer = iter(embeddings)
         for layer in self:
             if isinstance(layer, Residual):
-                h = layer(h, emb, size)
+                h = layer(h, next(of_layer), size)
             elif isinstance(layer, Upsample):
                 h = layer(h, size)
             else:
@@ -313,25 +388,19 @@ class Residual(nn.Module):
         self.out_layers = nn.Sequential(GroupNorm(b), nn.SiLU(), nn.Dropout(dropout), _convolution(dims, b, b))
         self.skip_connection = nn.Identity() if a == b else _layer(_CONV[dims], a, b, 1)
 
-    def forward(self, x: Tensor, emb: Tensor, size: torch.Size | None = None) -> Tensor:
-        """(B, a, *size) -> (B, b, *size); emb is the activated embedding, (B or 1, embedding)."""
-        normalise, activate, convolve = self.in_layers
-        h = activate(normalise(x))
+    def forward(self, x: Tensor, e: Tensor, size: torch.Size | None = None) -> Tensor:
+        """(B, a, *size) -> (B, b, *size); e is what `emb_layers` made of the embedding, (B or 1, b or 2 b)."""
+        norm, _, convolve = self.in_layers
+        h = normalise(x, cast(GroupNorm, norm))
         if self.resample is not None:
             h, x = self.resample(h, size), self.resample(x, size)
         h = convolve(h)
 
-        e = self.emb_layers(emb).to(h.dtype)
-        e = e.reshape(*e.shape, *[1] * (h.ndim - 2))
-        normalise, *rest = self.out_layers
-        if self.film:
-            scale, shift = e.chunk(2, dim=1)
-            h = normalise(h) * (1 + scale) + shift
-        else:
-            h = normalise(h + e)
-        for layer in rest:
-            h = layer(h)
-        return cast(Tensor, self.skip_connection(x) + h)
+        e = e.to(h.dtype).reshape(*e.shape, *[1] * (h.ndim - 2))
+        norm, _, drop, convolve = self.out_layers
+        h, film = (h, e) if self.film else (h + e, None)
+        h = normalise(h, cast(GroupNorm, norm), film=film)
+        return cast(Tensor, self.skip_connection(x) + convolve(drop(h)))
 
 
 class Attention(nn.Module):
@@ -355,7 +424,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *size) -> (B, C, *size)."""
-        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, T, C), a view if x is channels-last
+        tokens = (
+            normalise(x, self.norm, activate=False).flatten(2).transpose(1, 2)
+        )  # (B, T, C), a view if x is channels-last
         qkv = F.linear(tokens, self.qkv.weight.squeeze(-1), self.qkv.bias)
         h = attend(qkv, self.heads, qkv_major=self.qkv_major)
         h = F.linear(h, self.proj_out.weight.squeeze(-1), self.proj_out.bias)
@@ -380,7 +451,8 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, *size) -> (B, C, *size)."""
-        return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+        # contiguous, since the kernel for channels-last tensors loses digits
+        return super().forward(x.contiguous().to(self.weight.dtype)).to(x.dtype)
 
 
 class Pool(nn.Module):

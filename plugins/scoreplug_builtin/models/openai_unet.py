@@ -30,6 +30,7 @@ import attrs
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from scoreplug import param
 from scoreplug.checkpoint import METADATA_KEY, CheckpointError, load_state_dict, model_config
@@ -46,7 +47,7 @@ from scoreplug_builtin.models._openai_checkpoints import (
     usual_attention_levels,
     usual_channel_mult,
 )
-from scoreplug_builtin.models._unet import UNet
+from scoreplug_builtin.models._unet import Embeddings, UNet
 
 Preset = Literal[
     "64x64_diffusion",
@@ -60,6 +61,11 @@ Preset = Literal[
     "lsun_horse_nodropout",
     "ffhq_10m",
 ]
+
+Weights = tuple[tuple[int, int], ...]
+
+LEVELS = 1024
+"""So many levels' embeddings are kept: less memory than the weights they are made with take, in a published network."""
 
 _FLAGS = (*DEFAULTS, "channel_mult", "attention_levels")
 _OF_A_CHAIN = ("schedule", "diffusion_steps")
@@ -124,7 +130,7 @@ class OpenAIUNet(NetworkModel):
     data_mean: float | None = param(None, unit="data", doc="mean of a pixel, for edm; 0")
     data_std: float | None = param(None, gt=0.0, unit="data", doc="standard deviation of a pixel, for edm; 0.5")
     use_checkpoint: bool = param(
-        default=False, doc="recompute activations for the gradient: less memory, a third more time"
+        default=False, doc="recompute activations for the gradient: a fraction of the memory, a third more time"
     )
     seed: int = param(0, ge=0, doc="of the weights of a fresh network")
 
@@ -146,12 +152,19 @@ class OpenAIUNet(NetworkModel):
     # The network
 
     def build(self) -> UNet:
-        if self.checkpoint is None:
-            return self._network(torch.Generator().manual_seed(self.seed))
-        state, _ = load_state_dict(self.checkpoint)
+        network = self._fresh() if self.checkpoint is None else self._stored(self.checkpoint)
+        if network.channels_last and self.device.type == "cpu":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
+
+    def _fresh(self) -> UNet:
+        return self._network(torch.Generator().manual_seed(self.seed))
+
+    def _stored(self, checkpoint: str) -> UNet:
+        state, _ = load_state_dict(checkpoint)
         with torch.device("meta"):
             network = self._network()
-        _compare(self.checkpoint, network.state_dict(), state)
+        _compare(checkpoint, network.state_dict(), state)
         network.load_state_dict({name: value.to(self.dtype, copy=True) for name, value in state.items()}, assign=True)
         return network
 
@@ -302,9 +315,46 @@ class OpenAIUNet(NetworkModel):
 
     def _evaluate(self, x: Tensor, index: Tensor) -> Tensor:
         """F(x, index, label) without a learned variance."""
-        label = None if self.label is None else torch.tensor([self.label], device=x.device)
-        output: Tensor = self.module(x, index.to(x.device), label)
+        network: UNet = self.module  # type: ignore[assignment]
+        weights = _state(network) if _is_shared(index) else None
+        output: Tensor
+        if weights is None:
+            output = network(x, index.to(x.device), self._labels)
+        else:
+            output = network(x, embeddings=self._embeddings(float(index), weights))
         return output[:, : x.shape[1]]
+
+    @property
+    def _labels(self) -> Tensor | None:
+        return None if self.label is None else torch.tensor([self.label], device=self.device)
+
+    @functools.cached_property
+    def _embeddings(self) -> Callable[[float, Weights], Embeddings]:
+        """What the network makes of an index that the batch shares, computed once for each."""
+        network: UNet = self.module  # type: ignore[assignment]
+
+        @functools.lru_cache(maxsize=LEVELS)
+        def embeddings(index: float, weights: Weights) -> Embeddings:
+            del weights  # only tells that they are the same
+            # a tensor of the inference mode could not be part of a later gradient
+            with torch.inference_mode(mode=False), torch.no_grad():
+                t = torch.tensor(index, dtype=torch.float64).to(self.device)
+                return network.embeddings(t, self._labels)
+
+        return embeddings
+
+
+def _is_shared(index: Tensor) -> bool:
+    """Whether it is one number for the batch that nothing is differentiated with respect to."""
+    return index.ndim == 0 and not index.requires_grad and forward_ad.unpack_dual(index).tangent is None  # type: ignore[no-untyped-call]
+
+
+def _state(network: UNet) -> Weights | None:
+    """Addresses and versions of the weights that embeddings are made with; None if these are being trained."""
+    parameters = network.embedding_parameters
+    if any(p.requires_grad or p.is_inference() for p in parameters):
+        return None
+    return tuple((p.data_ptr(), p._version) for p in parameters)
 
 
 def _idle(flags: Flags) -> tuple[str, ...]:

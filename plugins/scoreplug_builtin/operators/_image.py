@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoreplug.data.files import DataError, open_array
 from scoreplug.param import param
 
 
@@ -101,16 +102,7 @@ def _load(path: str, name: str, choices: tuple[str, ...]) -> Any:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"{name} must be {named}or a path to a .npy or .npz file (got {path!r}){hint}")
     try:
-        content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name} cannot be read from {path!r}: {error}") from error
-    if isinstance(content, np.ndarray):
-        return content
-    with content:
-        names = content.files
-        key = names[0] if len(names) == 1 else name
-        if key not in names:
-            raise ValueError(
-                f"{path!r} holds {', '.join(names) or 'nothing'}; name the array {name!r}, or keep it alone in the file"
-            )
-        return content[key]
+        return open_array(Path(path), names=(name,)).read()
+    except DataError as error:
+        why = str(error).replace("say which array is meant by `key`", f"name the array {name!r}")
+        raise ValueError(f"{name} cannot be read from {path!r}: {why}") from error

@@ -75,6 +75,22 @@ class OnKSpace(OnImage):
     def _index(self) -> Constant:
         return Constant(self.measured.flatten().nonzero()[:, 0])
 
+    @functools.cached_property
+    def _corner_index(self) -> Constant:
+        """Where the measured entries are if the origin of k-space is its first entry, as `torch.fft` has it."""
+        places = torch.arange(self.measured.numel(), device="cpu").reshape(self.measured.shape)
+        return Constant(torch.fft.fftshift(places).flatten()[self._index.value])
+
+    def transformed(self, x: Tensor) -> Tensor:
+        """The measured entries of F x, (B, channels, H, W) -> (B, 2, channels, m), for x whose origin is its first
+        entry: what is not measured is not moved to the centre either."""
+        k = torch.fft.fft2(x, norm="ortho").flatten(2).index_select(2, self._corner_index.like(x))
+        return torch.stack([k.real, k.imag], dim=1)
+
+    def transformed_back(self, y: Tensor) -> Tensor:
+        """The transpose of `transformed`, before the real part is taken; the origin is the first entry."""
+        return torch.fft.ifft2(self._filled(y, self._corner_index), norm="ortho")
+
     def measured_entries(self, k: Tensor) -> Tensor:
         """Real and imaginary part of the measured entries, (B, channels, H, W) complex -> (B, 2, channels, m)."""
         k = k.flatten(2).index_select(2, self._index.like(k))
@@ -82,9 +98,12 @@ class OnKSpace(OnImage):
 
     def filled(self, y: Tensor) -> Tensor:
         """k-space with zeros where nothing was measured, (B, channels, H, W), complex."""
+        return self._filled(y, self._index)
+
+    def _filled(self, y: Tensor, index: Constant) -> Tensor:
         values = torch.complex(y[:, 0], y[:, 1])
         zeros = torch.zeros(*values.shape[:2], self.measured.numel(), dtype=values.dtype, device=values.device)
-        return zeros.index_copy(2, self._index.like(y), values).reshape(*values.shape[:2], *self.measured.shape)
+        return zeros.index_copy(2, index.like(y), values).reshape(*values.shape[:2], *self.measured.shape)
 
     def picture(self, y: Tensor) -> Tensor:
         """The logarithm of the magnitude in k-space, log(1 + |k|), zero where nothing was measured, (B, H, W)."""

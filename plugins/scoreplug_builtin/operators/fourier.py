@@ -47,10 +47,10 @@ class Fourier(OnKSpace, SpectralOperator):
         return 2, 1 if self.image == "complex" else self.image_shape[0], len(self._index.value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.measured_entries(to_kspace(self.as_complex(x)))
+        return self.transformed(self.as_complex(torch.fft.ifftshift(x, SPACE)))
 
     def transpose(self, y: Tensor) -> Tensor:
-        return self.as_parts(from_kspace(self.filled(y)))
+        return torch.fft.fftshift(self.as_parts(self.transformed_back(y)), SPACE)
 
     @functools.cached_property
     def svd(self) -> SVD:

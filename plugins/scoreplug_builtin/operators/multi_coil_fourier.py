@@ -12,7 +12,7 @@ from torch import Tensor
 from scoreplug.operator import BaseLinearOperator, least_squares
 from scoreplug.param import param
 from scoreplug_builtin.operators._image import Constant, read_array
-from scoreplug_builtin.operators._kspace import OnKSpace, from_kspace, to_kspace
+from scoreplug_builtin.operators._kspace import SPACE, OnKSpace
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -69,16 +69,21 @@ class MultiCoilFourier(OnKSpace, BaseLinearOperator):
             raise ValueError(f"maps must be (2, coils, {height}, {width}) (got {tuple(parts.shape)})")
         return Constant(torch.complex(parts[0], parts[1]))
 
+    @functools.cached_property
+    def _seen(self) -> Constant:
+        """S with its origin in the first entry: one image is moved there rather than one of each coil."""
+        return Constant(torch.fft.ifftshift(self.sensitivities.value, SPACE))
+
     @property
     def output_shape(self) -> tuple[int, ...]:
         return 2, len(self.sensitivities.value), len(self._index.value)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.measured_entries(to_kspace(self.sensitivities.like(x) * self.as_complex(x)))
+        return self.transformed(self._seen.like(x) * self.as_complex(torch.fft.ifftshift(x, SPACE)))
 
     def transpose(self, y: Tensor) -> Tensor:
-        seen = self.sensitivities.like(y).conj() * from_kspace(self.filled(y))
-        return self.as_parts(seen.sum(1, keepdim=True))
+        image = (self._seen.like(y).conj() * self.transformed_back(y)).sum(1, keepdim=True)
+        return torch.fft.fftshift(self.as_parts(image), SPACE)
 
     def pinv(self, y: Tensor) -> Tensor:
         """A^+ y to `pinv_tolerance`, (B, *output_shape) -> (B, *input_shape).

@@ -9,7 +9,6 @@ from torch import Tensor
 from scoreplug.operator import BaseOperator
 from scoreplug.param import param
 from scoreplug_builtin.operators._image import OnImage
-from scoreplug_builtin.operators._kspace import SPACE
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -46,5 +45,9 @@ class PhaseRetrieval(OnImage, BaseOperator):
         return columns // 2, columns - columns // 2, rows // 2, rows - rows // 2
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = torch.fft.fft2(torch.nn.functional.pad(x, self.padding), norm="ortho")
-        return torch.fft.fftshift(spectrum.abs(), SPACE)  # torch's derivative of |z| at 0 is 0
+        spectrum = torch.fft.rfft2(torch.nn.functional.pad(x, self.padding), norm="ortho")
+        right = torch.fft.fftshift(spectrum.abs(), -2)  # torch's derivative of |z| at 0 is 0
+        # the other half is the mirror image: |F x(-k)| = |F x(k)| for a real x, at half the price
+        rows, columns = self.output_shape[1:]
+        mirrored = right.flip((-2, -1)).roll(1 - rows % 2, -2)[..., : columns // 2]
+        return torch.cat([mirrored, right[..., : columns - columns // 2]], dim=-1)

@@ -36,7 +36,7 @@ class HMC(MetropolisChain):
     name: ClassVar[str] = "hmc"
     target: ClassVar[float] = 0.651
 
-    step_size: float = param(0.5, gt=0.0, doc="h in units of sigma_t, at the first level")
+    step_size: float = param(0.5, gt=0.0, on_divergence="lower", doc="h in units of sigma_t, at the first level")
     leapfrogs: int = param(3, ge=1, doc="leapfrog steps of a move")
     persistence: float = param(0.7, ge=0.0, lt=1.0, doc="d, share of the momentum that a move takes over; 0 is HMC")
 

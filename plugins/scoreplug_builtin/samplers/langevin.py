@@ -43,13 +43,25 @@ from scoreplug_builtin.samplers._annealed import AnnealedChain
 class Langevin(AnnealedChain):
     """Annealed Langevin dynamics, and the Langevin corrector of `pc`; `moves` evaluations per level."""
 
-    snr: float = param(0.16, gt=0.0, lt=1.0, doc="signal-to-noise ratio r that sets the step size (level, norm)")
+    snr: float = param(
+        0.16,
+        gt=0.0,
+        lt=1.0,
+        on_divergence="lower",
+        where={"rule": ("level", "norm")},
+        doc="signal-to-noise ratio r that sets the step size (level, norm)",
+    )
     moves: int = param(1, ge=1, doc="Langevin moves at each level")
     rule: Literal["level", "norm", "ncsn"] = param(
         "level", doc="step size from the noise level, from the norms of noise and score, or growing from the last level"
     )
     step_size: float = param(
-        3.3e-6, gt=0.0, unit="data squared", doc="e at the last level (ncsn); SNIPS's for the last level .01"
+        3.3e-6,
+        gt=0.0,
+        unit="data squared",
+        on_divergence="lower",
+        where={"rule": ("ncsn",)},
+        doc="e at the last level (ncsn); SNIPS's for the last level .01",
     )
 
     def correct(self, model: ScoreModel, x: Tensor, t: Tensor, noise: Noise) -> Tensor:

@@ -34,7 +34,7 @@ class MALA(MetropolisChain):
     name: ClassVar[str] = "mala"
     target: ClassVar[float] = 0.574
 
-    step_size: float = param(0.1, gt=0.0, doc="e in units of sigma_t^2, at the first level")
+    step_size: float = param(0.1, gt=0.0, on_divergence="lower", doc="e in units of sigma_t^2, at the first level")
 
     def length(self, sigma: Tensor) -> Tensor:
         return (2 * self.step_size) ** 0.5 * sigma  # one leapfrog step with e = h^2 / 2

@@ -57,7 +57,9 @@ class REDDiff(BaseSampler):
     steps: int = param(1000, ge=1, doc="number of steps, from t = 1 to t_min")
     v: float = param(1.0, gt=0.0, doc="weight of the log likelihood; the authors' data term has its own scale")
     w: float = param(0.25, ge=0.0, doc="weight of the prior, see above for the authors' in these units")
-    lr: float = param(0.1, gt=0.0, unit="data", doc="Adam's step size: about how far a pixel moves per step")
+    lr: float = param(
+        0.1, gt=0.0, unit="data", on_divergence="lower", doc="Adam's step size: about how far a pixel moves per step"
+    )
     sigma_x0: float = param(0.0, ge=0.0, unit="data", doc="standard deviation of the fitted normal distribution")
     final: Literal["denoise", "sample"] = param(
         "sample", doc="return mu as it is, or E[x_0 | x_t = alpha mu] at t_min, at the cost of one evaluation"

@@ -30,7 +30,9 @@ from scoreplug_builtin.samplers._annealed import AnnealedChain
 class ULA(AnnealedChain):
     """Unadjusted Langevin moves; `moves` evaluations per level."""
 
-    step_size: float = param(0.1, gt=0.0, lt=2.0, doc="e in units of sigma_t^2; the bias is step_size / 2 at most")
+    step_size: float = param(
+        0.1, gt=0.0, lt=2.0, on_divergence="lower", doc="e in units of sigma_t^2; the bias is step_size / 2 at most"
+    )
     moves: int = param(5, ge=1, doc="moves at each level")
 
     def correct(self, model: ScoreModel, x: Tensor, t: Tensor, noise: Noise) -> Tensor:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import attrs
 
 from scoreplug import registry
 from scoreplug.bench.check import seed_parameter
 from scoreplug.bench.suite import ORACLE, ProblemCase, Suite, is_pseudo
+from scoreplug.param import is_instance
 from scoreplug.registry.specs import ProblemSpec
 from scoreplug.run.compatibility import refusals
 from scoreplug.run.config import ComponentConfig, Table
@@ -56,9 +58,9 @@ class Cell:
     @property
     def table(self) -> Table:
         """The cell as JSON has it."""
-        return attrs.asdict(self)
+        return attrs.asdict(self, recurse=False)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Address of the result: equal for cells with equal results."""
         content = {key: value for key, value in self.table.items() if not key.endswith("_label")}
@@ -71,6 +73,8 @@ class Cell:
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(values, str):
+        raise TypeError("a list of texts is needed, not one")
     return tuple(values)
 
 
@@ -108,7 +112,7 @@ class Row:
     @property
     def table(self) -> Table:
         """The row as JSON has it."""
-        return {"key": self.key, **attrs.asdict(self)}
+        return {"key": self.key, **attrs.asdict(self, recurse=False), "cell": self.cell.table}
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Row:
@@ -122,9 +126,23 @@ class Row:
             row = cls(**{**values, "cell": Cell(**values["cell"])})
         except (KeyError, TypeError) as error:
             raise ValueError(f"this is no row of a benchmark: {error}") from error
+        if wrong := [*_mistyped(row.cell), *_mistyped(row)]:
+            raise ValueError(f"this is no row of a benchmark: {', '.join(wrong)} cannot be what it is")
         if row.key != table.get("key"):
             raise ValueError("the row's key is not that of its cell")
         return row
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _mistyped(instance: Cell | Row) -> list[str]:
+    """The fields that hold something else than they are for: a row may come from anybody's file."""
+    kind: Any = type(instance)
+    hints = _hints(kind)
+    return [name for name, hint in hints.items() if not is_instance(getattr(instance, name), hint)]
 
 
 def cells(suite: Suite) -> list[Cell]:
@@ -133,14 +151,15 @@ def cells(suite: Suite) -> list[Cell]:
     Args:
         suite: checked.
     """
-    return [cell for case in suite.problems for cell in _of_problem(suite, case)]
+    own = {name: version(name) for name in _DEPENDENCIES}
+    return [cell for case in suite.problems for cell in _of_problem(suite, case, own)]
 
 
-def _of_problem(suite: Suite, case: ProblemCase) -> Iterator[Cell]:
+def _of_problem(suite: Suite, case: ProblemCase, own: Mapping[str, str]) -> Iterator[Cell]:
     parameter = seed_parameter(case.problem)
     named = {method.label: {"problem": case.problem, **method.components} for method in suite.methods}
     files = {label: _checksums([c.table for c in parts.values()]) for label, parts in named.items()}
-    versions = {label: _versions(parts) for label, parts in named.items()}
+    versions = {label: _versions(parts, own) for label, parts in named.items()}
     for seed, method in itertools.product(case.seeds, suite.methods):
         for budget in method.budgets:
             yield Cell(
@@ -207,8 +226,8 @@ class _Tables:
     table: Table
 
 
-def _versions(components: Mapping[str, ComponentConfig]) -> dict[str, str]:
-    """Versions of what computes the result: the packages above, and the plugins of the components."""
+def _versions(components: Mapping[str, ComponentConfig], own: Mapping[str, str]) -> dict[str, str]:
+    """Versions of what computes the result: the packages above, `own`, and the plugins of the components."""
     plugins = [registry.find(role, c.name).plugin for role, c in components.items()]
     third = {plugin.name: plugin.version or "" for plugin in plugins if not plugin.builtin}
-    return dict(sorted({**third, **{name: version(name) for name in _DEPENDENCIES}}.items()))
+    return dict(sorted({**third, **own}.items()))

@@ -8,7 +8,6 @@ import json
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import attrs
@@ -24,7 +23,7 @@ from scoreplug.measurement import Measurement
 from scoreplug.noise import Noise
 from scoreplug.protocols import HasExactSamples, Sampler, ScoreModel
 from scoreplug.run.cost import Cost, counted_model, counted_operator
-from scoreplug.run.plan import peak_memory
+from scoreplug.run.memory import peak_memory, reset_peak
 from scoreplug.run.rehearse import stand_in
 from scoreplug.run.resolve import takes
 from scoreplug.sampler import State
@@ -82,7 +81,7 @@ def pose(problem: str, n: int) -> Posed:
 
 def _measured(cell: Cell) -> Row:
     problem, references = pose(canonical(cell.problem), cell.n)
-    _reset_peak_memory()
+    reset_peak()
     began = time.perf_counter()
     steps = None if cell.budget is None else _steps(cell, problem)
     drawn = _exact(cell, problem) if cell.is_exact else _draw(cell, problem, n=cell.n, steps=steps)
@@ -177,9 +176,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _reset_peak_memory() -> None:
-    """Let the peak be that of this cell. Only Linux can; elsewhere it is the peak of the process so far."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")

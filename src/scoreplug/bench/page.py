@@ -11,7 +11,7 @@ from typing import Any
 from scoreplug.bench.cell import Row, canonical
 from scoreplug.bench.pareto import plot
 from scoreplug.bench.store import to_csv
-from scoreplug.bench.table import Summary, best, relative, summaries, table
+from scoreplug.bench.table import Summary, best, by_problem, relative, summaries, table
 from scoreplug.run._page import render
 
 WORST = 100.0
@@ -27,9 +27,10 @@ def page(rows: Sequence[Row], *, title: str) -> str:
     """
     found = summaries(rows)
     header, lines = table(found)
-    problems = list(dict.fromkeys(s.problem for s in found))
+    groups = by_problem(found)
+    problems = list(groups)
     kept = [i for i in range(len(header)) if any(line[i] for line in lines)]
-    plots = [(problem, plot([s for s in found if s.problem == problem])) for problem in problems]
+    plots = [(problem, plot(of_problem)) for problem, of_problem in groups.items()]
     return render(
         "scoreplug.bench",
         "page.html",

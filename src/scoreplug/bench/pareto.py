@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from scoreplug.bench.table import Summary
@@ -44,11 +44,14 @@ def plot(found: Sequence[Summary]) -> dict[str, Any] | None:
     ends = [*errors, *([floor] if floor else []), *(end for s in shown for end in _span(s))]
     x = _axis(min(costs), max(costs), _LEFT, WIDTH - _RIGHT)
     y = _axis(min(ends), max(ends), HEIGHT - _BOTTOM, _TOP)
-    conditioners = list(dict.fromkeys(_family(s)[0] for s in shown))
-    samplers = list(dict.fromkeys(_family(s)[1] for s in shown))
+    conditioners = _places(_family(s)[0] for s in shown)
+    samplers = _places(_family(s)[1] for s in shown)
     real = [s for s in shown if s.comparable]
     best = [real[i] for i in front([(_cost(s), _mean(s)) for s in real])]
-    paths = {s.method: sorted((_cost(t), _mean(t)) for t in shown if t.method == s.method) for s in shown}
+    on_front = set(map(id, best))
+    paths: dict[str, list[tuple[float, float]]] = {}
+    for s in shown:
+        paths.setdefault(s.method, []).append((_cost(s), _mean(s)))
     return {
         "width": WIDTH,
         "height": HEIGHT,
@@ -59,7 +62,7 @@ def plot(found: Sequence[Summary]) -> dict[str, Any] | None:
         "floor": None if floor is None else round(y(floor), 1),
         "front": _line([(_cost(s), _mean(s)) for s in best], x, y),
         "paths": [
-            (conditioners.index(method.partition(" / ")[0]), _line(path, x, y))
+            (conditioners[method.partition(" / ")[0]], _line(sorted(path), x, y))
             for method, path in paths.items()
             if len(path) > 1
         ],
@@ -68,16 +71,21 @@ def plot(found: Sequence[Summary]) -> dict[str, Any] | None:
                 "x": round(x(_cost(s)), 1),
                 "y": round(y(_mean(s)), 1),
                 "bar": [round(y(end) - y(_mean(s)), 1) for end in _span(s)],
-                "colour": conditioners.index(_family(s)[0]),
-                "marker": MARKERS[samplers.index(_family(s)[1]) % len(MARKERS)],
-                "best": s in best,
+                "colour": conditioners[_family(s)[0]],
+                "marker": MARKERS[samplers[_family(s)[1]] % len(MARKERS)],
+                "best": id(s) in on_front,
                 "words": f"{s.method}: {s.error} at {_cost(s):g} evaluations",
             }
             for s in shown
         ],
-        "conditioners": conditioners,
-        "samplers": [(name, MARKERS[i % len(MARKERS)]) for i, name in enumerate(samplers)],
+        "conditioners": list(conditioners),
+        "samplers": [(name, MARKERS[i % len(MARKERS)]) for name, i in samplers.items()],
     }
+
+
+def _places(names: Iterable[str]) -> dict[str, int]:
+    """The place of each name among the others, in the order in which they come."""
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 def _axis(low: float, high: float, start: float, end: float) -> Callable[[float], float]:

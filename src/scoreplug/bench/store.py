@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 
 from scoreplug.bench.cell import Cell, Row, canonical
+from scoreplug.foreign import check_file, one_line
 from scoreplug.run.store import write_atomic
 
 
@@ -63,11 +64,12 @@ class RowStore:
             All rows, in the order of the files.
         """
         found = {row.key: row for row in read_rows(self.merged)} if self.merged.is_file() else {}
+        given = {row.key: row for row in rows}
         for path in sorted((self.folder / "rows").glob("*.json")):
-            row = self._read(path)
+            row = None if path.stem in given else self._read(path)
             if row is not None:
                 found[row.key] = row
-        found |= {row.key: row for row in rows}
+        found |= given
         ordered = sorted(found.values(), key=_place)
         write_atomic(self.merged, "".join(f"{canonical(row.table)}\n" for row in ordered).encode())
         write_atomic(self.folder / "rows.csv", to_csv(ordered).encode())
@@ -79,7 +81,7 @@ class RowStore:
     def _read(self, path: Path) -> Row | None:
         try:
             return Row.from_table(json.loads(path.read_bytes()))
-        except (OSError, ValueError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             return None
 
 
@@ -90,12 +92,14 @@ def read_rows(path: Path) -> list[Row]:
         ValueError: with the line that is no row.
         OSError: if the file cannot be read.
     """
+    check_file(path)
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             rows.append(Row.from_table(json.loads(line)))
-        except (ValueError, AttributeError) as error:
-            raise ValueError(f"line {number} of {str(path)!r} is no row of a benchmark: {error}") from error
+        except (ValueError, AttributeError, RecursionError) as error:
+            why = f"line {number} of {str(path)!r} is no row of a benchmark: {error}"
+            raise ValueError(one_line(why)) from error
     return rows
 
 

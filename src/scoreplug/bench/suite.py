@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from scoreplug.foreign import shown
 from scoreplug.param import ParameterError, check, param
 from scoreplug.run.config import ComponentConfig, ConfigError, Table, read
 
@@ -41,6 +44,9 @@ EXACT = "exact"
 
 ROLES = ("conditioner", "sampler", "sde")
 """The keys of a method that name a component."""
+
+MOST = 100_000
+"""Seeds of a problem, and methods of a table: more is a slip, and would fill the memory before anything begins."""
 
 
 @attrs.frozen(kw_only=True)
@@ -158,7 +164,7 @@ def load(name: str) -> tuple[str, Table]:
         return Path(name).stem, read(Path(name))
     near = difflib.get_close_matches(name, built_in(), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"built in are {', '.join(built_in())}"
-    raise ConfigError([f"no suite {name!r}; {hint}. A suite of your own is the path of a .toml file"])
+    raise ConfigError([f"no suite {shown(name)}; {hint}. A suite of your own is the path of a .toml file"])
 
 
 def parse(table: Mapping[str, Any], *, name: str, source: str | None = None) -> Suite:
@@ -189,9 +195,9 @@ def parse(table: Mapping[str, Any], *, name: str, source: str | None = None) -> 
     ]
     for key, labels in (("problems", [c.label for c in cases]), ("methods", [m.label for m in methods])):
         problems += [
-            f"{source}: {key}: {label!r} is there {labels.count(label)} times; give each a label of its own"
-            for label in dict.fromkeys(labels)
-            if labels.count(label) > 1
+            f"{source}: {key}: {label!r} is there {count} times; give each a label of its own"
+            for label, count in Counter(labels).items()
+            if count > 1
         ]
     if problems:
         raise ConfigError(problems)
@@ -213,7 +219,7 @@ def _entries(cls: type[T], key: str, entries: object, source: str, problems: lis
     for i, entry in enumerate(entries, start=1):
         where = f"{source}: {key} {i}"
         if not isinstance(entry, Mapping):
-            problems.append(f"{where}: must be a table (got {entry!r})")
+            problems.append(f"{where}: must be a table (got {shown(entry)})")
         elif wrong := _wrong(cls, entry, where):
             problems += wrong
         else:
@@ -224,9 +230,13 @@ def _case(head: _Head, table: _ProblemTable, where: str, problems: list[str]) ->
     component = _component(table.problem, f"{where}: problem", problems)
     if component is None:
         return []
-    seeds = _seeds(head.seeds if table.seeds is None else table.seeds)
+    given = head.seeds if table.seeds is None else table.seeds
+    if isinstance(given, int) and given > MOST:
+        problems.append(f"{where}: at most {MOST} seeds (got {shown(given)})")
+        return []
+    seeds = _seeds(given)
     if not seeds or len(set(seeds)) < len(seeds):
-        problems.append(f"{where}: seeds must be at least one, each once (got {list(seeds)})")
+        problems.append(f"{where}: seeds must be at least one, each once (got {shown(list(seeds))})")
     return [ProblemCase(label=table.label or described(component), problem=component, seeds=seeds)]
 
 
@@ -240,6 +250,9 @@ def _methods(head: _Head, table: _MethodTable, where: str, problems: list[str]) 
             problems.append(f"{where}: {role} names nothing")
         options[role] = [v if v is None else _component(v, f"{where}: {role}", problems) for v in several]
     if len(problems) > before:
+        return []
+    if (number := math.prod(map(len, options.values()))) > MOST:
+        problems.append(f"{where}: {number} combinations, and a table has at most {MOST}")
         return []
     combinations = list(itertools.product(*options.values()))
     if table.label is not None and len(combinations) > 1:
@@ -281,7 +294,7 @@ def _parameters_of_pseudo(method: Method) -> list[str]:
 def _component(value: object, where: str, problems: list[str]) -> ComponentConfig | None:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping) or not isinstance(table.get("name"), str):
-        problems.append(f"{where} must be a name, or a table with `name` and parameters (got {value!r})")
+        problems.append(f"{where} must be a name, or a table with `name` and parameters (got {shown(value)})")
         return None
     return ComponentConfig(name=table["name"], params={k: v for k, v in table.items() if k != "name"})
 

@@ -164,6 +164,14 @@ def _calibration(rows: Sequence[Row], n: int) -> Calibration | None:
     )
 
 
+def by_problem(found: Iterable[Summary]) -> dict[str, list[Summary]]:
+    """Summaries by the problem that they are of, both in their order."""
+    groups: dict[str, list[Summary]] = {}
+    for s in found:
+        groups.setdefault(s.problem, []).append(s)
+    return groups
+
+
 def best(found: Sequence[Summary], budgets: Sequence[int] = BUDGETS) -> list[tuple[str, int, Summary]]:
     """The method with the smallest mean error for each problem and budget, among those with no seed missing.
 
@@ -171,14 +179,13 @@ def best(found: Sequence[Summary], budgets: Sequence[int] = BUDGETS) -> list[tup
     nothing.
     """
     chosen: list[tuple[str, int, Summary]] = []
-    for problem in dict.fromkeys(s.problem for s in found):
+    for problem, of_problem in by_problem(found).items():
         before = None
         for budget in budgets:
             within = [
                 s
-                for s in found
-                if s.problem == problem
-                and s.comparable
+                for s in of_problem
+                if s.comparable
                 and s.complete
                 and s.error is not None
                 and s.evaluations is not None
@@ -193,11 +200,13 @@ def best(found: Sequence[Summary], budgets: Sequence[int] = BUDGETS) -> list[tup
 
 def relative(found: Sequence[Summary]) -> dict[int, float]:
     """Errors in units of the floor or, where none is known, of the problem's smallest error; by position in `found`."""
-    values = {}
+    values, least = {}, dict[str, float]()
+    for s in found:
+        least[s.problem] = min(_error(s), least.get(s.problem, math.inf))
     for i, s in enumerate(found):
         if s.error is None:
             continue
-        smallest = min(_error(t) for t in found if t.problem == s.problem and t.error is not None)
+        smallest = least[s.problem]
         value = s.ratio if s.ratio is not None else (s.error.mean / smallest if smallest > 0 else None)
         if value is not None:
             values[i] = value

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoreplug import registry
+from scoreplug.foreign import one_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -19,6 +20,7 @@ _VERBS = {
     "list": "List the components: models, SDEs, operators, conditioners, samplers",
     "show": "Show a component: parameters, needs, references",
     "run": "Draw posterior samples: the demo without arguments, or a config",
+    "rerun": "Compute a run directory again, and say where it differs",
     "bench": "Measure methods on problems whose posterior is known",
     "train": "Train a prior by denoising score matching",
     "check": "Check that a component does what every component has to do",
@@ -91,7 +93,7 @@ class LazyGroup(click.Group):
             raise _failure(error) from error
         if ctx.invoked_subcommand not in _SHOW_TROUBLE and registry.default().loaded:
             for line in registry.default().trouble():
-                click.echo(f"scoreplug: {line}", err=True)
+                click.echo(f"scoreplug: {one_line(line)}", err=True)
         return value
 
 
@@ -139,11 +141,12 @@ class _BadInput(click.ClickException):
 def _failure(error: Exception) -> click.ClickException:
     """One line for an error: exit code 2 if the user's input was wrong, 1 if something failed on the way."""
     # The registry's own errors are LookupErrors; a KeyError or IndexError is a slip in some code, and says little.
+    text = "\n".join(one_line(line) for line in str(error)[:100_000].splitlines()[:40])
     if isinstance(error, ValueError | LookupError | OSError) and not isinstance(error, KeyError | IndexError):
-        return _BadInput(str(error))
+        return _BadInput(text)
     if isinstance(error, registry.PluginError):
-        return click.ClickException(str(error))
-    return click.ClickException(f"{type(error).__name__}: {error} (`scoreplug --traceback ...` shows where)")
+        return click.ClickException(text)
+    return click.ClickException(f"{type(error).__name__}: {text} (`scoreplug --traceback ...` shows where)")
 
 
 def _is_broken_pipe(error: Exception) -> bool:

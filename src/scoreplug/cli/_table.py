@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import click
 
+from scoreplug.foreign import one_line
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under a header; columns that are empty throughout are left out."""
     shown = [i for i in range(len(header)) if any(row[i] for row in rows)]
     header = [header[i] for i in shown]
-    rows = [[row[i] for i in shown] for row in rows]
+    rows = [[one_line(row[i]) for i in shown] for row in rows]
     if sys.stdout.isatty():
         _draw(header, rows)
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoreplug.cli import _complete
+from scoreplug.cli._stop import Stop, stoppable
 from scoreplug.cli._table import print_table
 
 if TYPE_CHECKING:
@@ -86,9 +87,24 @@ def command(
     scoreplug bench --budget 20 --budget 100 --set problem.dimension=80
     scoreplug bench --reproduce 3f9a --out bench/quick
     """
-    if reproduce is not None:
-        _reproduce(Path("bench", suite) if out is None else out, reproduce, tolerance)
-        return
+    with stoppable() as stop:
+        if reproduce is not None:
+            _reproduce(Path("bench", suite) if out is None else out, reproduce, tolerance)
+        else:
+            _bench(suite, executor, out, stop, retry=retry, dry_run=dry_run, as_json=as_json, flags=flags)
+
+
+def _bench(
+    suite: str,
+    executor: str,
+    out: Path | None,
+    stop: Stop,
+    *,
+    retry: bool,
+    dry_run: bool,
+    as_json: bool,
+    flags: dict[str, Any],
+) -> None:
     from scoreplug.bench.cell import cells
     from scoreplug.bench.check import check
     from scoreplug.bench.flags import changed
@@ -101,10 +117,14 @@ def command(
     if dry_run:
         _rehearse(found)
         return
-    _compute(found, Path("bench", name) if out is None else out, name, executor, retry=retry, as_json=as_json)
+    folder = Path("bench", name) if out is None else out
+    stop.hint = f"interrupted. Finished rows are kept; the same command with --out {str(folder)!r} goes on from there"
+    _compute(found, folder, name, executor, stop, retry=retry, as_json=as_json)
 
 
-def _compute(cells: Sequence[Cell], out: Path, name: str, executor: str, *, retry: bool, as_json: bool) -> None:
+def _compute(
+    cells: Sequence[Cell], out: Path, name: str, executor: str, stop: Stop, *, retry: bool, as_json: bool
+) -> None:
     from scoreplug.bench.engine import BenchStoppedError, compute
     from scoreplug.bench.live import display
     from scoreplug.bench.page import page
@@ -121,8 +141,7 @@ def _compute(cells: Sequence[Cell], out: Path, name: str, executor: str, *, retr
         except BenchStoppedError as error:
             if not error.interrupted:
                 raise click.ClickException(str(error)) from error
-            click.echo(str(error), err=True)
-            raise click.exceptions.Exit(130) from error
+            raise stop.tell(str(error)) from error
     everything = store.merge(rows)
     write_atomic(out / PAGE, page(everything, title=f"scoreplug bench {name}").encode())
     _show(rows, as_json=as_json)
@@ -134,7 +153,7 @@ def _compute(cells: Sequence[Cell], out: Path, name: str, executor: str, *, retr
 
 
 def _show(rows: Sequence[Row], *, as_json: bool) -> None:
-    from scoreplug.bench.table import SHORT, best, summaries, table
+    from scoreplug.bench.table import SHORT, best, by_problem, summaries, table
 
     found = summaries(rows)
     if as_json:
@@ -146,13 +165,14 @@ def _show(rows: Sequence[Row], *, as_json: bool) -> None:
 
         click.echo(json.dumps([finite(attrs.asdict(summary)) for summary in found], indent=2))
         return
-    winners = best(found)
-    for problem in dict.fromkeys(summary.problem for summary in found):
-        of_problem = [summary for summary in found if summary.problem == problem]
+    winners = dict[str, list[tuple[int, Any]]]()
+    for problem, budget, summary in best(found):
+        winners.setdefault(problem, []).append((budget, summary))
+    for problem, of_problem in by_problem(found).items():
         criterion = next((summary.criterion for summary in of_problem if summary.criterion), "")
         click.echo(f"{problem}: {criterion.replace('_', ' ') or 'nothing finished'}")
         print_table(*table(of_problem, SHORT))
-        for _, budget, summary in (winner for winner in winners if winner[0] == problem):
+        for budget, summary in winners.get(problem, ()):
             click.echo(f"best within {budget} evaluations: {summary.method}, {summary.error}")
         click.echo("")
     for summary in found:

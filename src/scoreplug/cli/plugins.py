@@ -6,6 +6,7 @@ import click
 
 from scoreplug import registry
 from scoreplug.cli._table import print_table
+from scoreplug.foreign import one_line, printable
 
 
 @click.command("plugins")
@@ -32,10 +33,11 @@ def command(*, verbose: bool, failed: bool, as_json: bool, requirements: bool) -
         print_table(("plugin", "version", "state", "components", "remarks"), [_row(plugin) for plugin in shown])
         for plugin in shown:
             if verbose and plugin.traceback:
-                click.echo(f"\n{plugin.name}, while {_PHASES[plugin.phase or 'import']}:\n{plugin.traceback}")
+                trace = printable(plugin.traceback)
+                click.echo(f"\n{plugin.name}, while {_PHASES[plugin.phase or 'import']}:\n{trace}")
     selection = registry.default().selection
     for line in (*selection.notes, *selection.misses(plugin.name for plugin in registry.plugins())):
-        click.echo(f"scoreplug: {line}", err=True)
+        click.echo(f"scoreplug: {one_line(line)}", err=True)
 
 
 _PHASES = {

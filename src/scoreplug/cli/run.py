@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scoreplug.cli import _complete
+from scoreplug.cli._stop import Stop, stoppable
 
 if TYPE_CHECKING:
     from scoreplug.run.config import RunConfig
@@ -35,6 +37,7 @@ _COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
 @click.option("--image", metavar="PATH", help="Measure this image (NumPy, picture, HDF5, NIfTI, DICOM).")
 @click.option("--measurement", metavar="PATH", help="Reconstruct from this measurement (the same formats).")
 @click.option("--samples", type=int, metavar="N", help="Number of posterior samples.")
+@click.option("--memory", metavar="SIZE", help="Sample in the largest batches that fit, as in 2GB.")
 @click.option("--seed", type=int, metavar="N", help="Of the sampling noise.")
 @click.option("--device", metavar="NAME", help="Where the model runs, as torch names it: cpu, cuda, mps.")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory; by default runs/<time>-<components>.")
@@ -45,6 +48,12 @@ _COMPONENTS = ("model", "sde", "operator", "conditioner", "sampler")
     metavar="NAME",
     help="Where chunks are computed: serial, process:N, dask-local:N, dask:ADDRESS, module:factory.",
 )
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the run that was stopped in DIR; beside this only --executor can be chosen.",
+)
 @click.option("--dry-run", is_flag=True, help="Check everything, print config and cost, and sample nothing.")
 def run(
     config: Path | None,
@@ -52,13 +61,15 @@ def run(
     settings: tuple[str, ...],
     out: Path | None,
     executor: str,
+    resume: Path | None,
     dry_run: bool,
     **flags: Any,
 ) -> None:
     """Draw posterior samples.
 
     Without arguments: the demo, sparse-view tomography of a phantom. A CONFIG file replaces the demo's tables, and
-    options change what the file says. Naming another component drops the parameters of the one before.
+    options change what the file says. Naming another component drops the parameters of the one before. A run that was
+    stopped, by whatever, keeps its finished chunks; --resume goes on from there.
 
     \b
     scoreplug run
@@ -68,7 +79,27 @@ def run(
     scoreplug run --measurement y.npy --set input.noise_std=0.05
     scoreplug run config.toml --samples 16 --set sampler.steps=500
     scoreplug run --samples 64 --executor process:4
+    scoreplug run --samples 64 --memory 2GB
+    scoreplug run --resume runs/20260101-120000-ellipses-64-radon-dps-pc
     """
+    with stoppable() as stop, plain_warnings():
+        if resume is not None:
+            _refuse_other_options()
+            _resume(resume, executor, stop)
+            return
+        resolved, folder = _resolved(config, settings, out, flags)
+        if dry_run:
+            _rehearse(resolved, folder)
+        else:
+            _sample(resolved, folder, executor, stop)
+
+
+command = run
+
+
+def _resolved(
+    config: Path | None, settings: tuple[str, ...], out: Path | None, flags: dict[str, Any]
+) -> tuple[RunConfig, Path]:
     from scoreplug.run.config import demo, read
     from scoreplug.run.overrides import layered, overridden
     from scoreplug.run.resolve import resolve
@@ -78,15 +109,30 @@ def run(
         RunFolder(out).check()
     table = layered(demo(), read(config)) if config else demo()
     resolved = resolve(overridden(table, _assignments(flags, settings)))
-    folder = _default_folder(resolved) if out is None else out
-    with _plain_warnings():
-        if dry_run:
-            _rehearse(resolved, folder)
-        else:
-            _sample(resolved, folder, executor)
+    return resolved, _default_folder(resolved) if out is None else out
 
 
-command = run
+def _refuse_other_options() -> None:
+    """A run is resumed as it was begun."""
+    context = click.get_current_context()
+    given = [
+        max(parameter.opts, key=len) if isinstance(parameter, click.Option) else "CONFIG"
+        for parameter in context.command.params
+        if parameter.name not in ("resume", "executor")
+        and context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"--resume goes on with the run as it was begun, and takes only --executor beside it (got "
+            f"{', '.join(given)}); leave out --resume to start another run"
+        )
+
+
+def _resume(path: Path, executor: str, stop: Stop) -> None:
+    from scoreplug.run.resume import interrupted
+
+    folder, config = interrupted(path)
+    _sample(config, folder.path, executor, stop)
 
 
 def _assignments(flags: dict[str, Any], settings: tuple[str, ...]) -> list[Assignment]:
@@ -97,7 +143,7 @@ def _assignments(flags: dict[str, Any], settings: tuple[str, ...]) -> list[Assig
     paths = {
         **{role: (role, "name") for role in _COMPONENTS},
         **{key: ("input", key) for key in ("image", "measurement")},
-        **{key: (key,) for key in ("samples", "seed")},
+        **{key: (key,) for key in ("samples", "memory", "seed")},
         "device": ("model", "device_name"),
     }
     found: list[Assignment] = [(paths[key], value) for key, value in flags.items() if value is not None]
@@ -112,21 +158,32 @@ def _assignments(flags: dict[str, Any], settings: tuple[str, ...]) -> list[Assig
     return found
 
 
-def _sample(config: RunConfig, folder: Path, executor: str) -> None:
-    from scoreplug.run.executors import executor_of
-    from scoreplug.run.runner import RunError, run
-
-    try:
-        with _progress_bar() as progress, executor_of(executor) as (pool, width):
-            result = run(config, folder, executor=pool, width=width, progress=progress)
-    except RunError as error:
-        if click.get_current_context().find_root().params.get("traceback"):
-            raise
-        raise click.ClickException(str(error)) from error
+def _sample(config: RunConfig, folder: Path, executor: str, stop: Stop) -> None:
+    result = sampled(config, folder, executor, stop)
     _summarize(result, folder)
 
 
+def sampled(config: RunConfig, folder: Path, executor: str, stop: Stop) -> Result:
+    """Carry a run out; what stops it is told in one line."""
+    from scoreplug.run.executors import executor_of
+    from scoreplug.run.runner import RunError, RunInterruptedError, run
+    from scoreplug.run.store import RunFolder
+
+    stop.hint = f"interrupted. If chunks were finished, `{RunFolder(folder).command}` goes on from there"
+    with executor_of(executor) as (pool, width):
+        try:
+            with _progress_bar() as progress:
+                return run(config, folder, executor=pool, width=width, progress=progress)
+        except RunInterruptedError as error:
+            raise stop.tell(str(error)) from error
+        except RunError as error:
+            if click.get_current_context().find_root().params.get("traceback"):
+                raise
+            raise click.ClickException(str(error)) from error
+
+
 def _rehearse(config: RunConfig, folder: Path) -> None:
+    from scoreplug.run.fit import fitted
     from scoreplug.run.plan import plan
     from scoreplug.run.provenance import checksums
     from scoreplug.run.rehearse import rehearse
@@ -137,8 +194,11 @@ def _rehearse(config: RunConfig, folder: Path) -> None:
     files = checksums(config)
     setup, n = setup_of(config.problem, files), config.samples
     cost = rehearse(setup)
+    config, fit = fitted(config, files, RunFolder(folder).partial)
     click.echo(config.to_toml())
     click.echo(f"# {n} samples in {len(plan(config, files))} chunks, to {folder}")
+    if fit is not None:
+        click.echo(f"# batch of {config.batch}: {fit}")
     rows = [
         ("network evaluations", cost.evaluations),
         ("vjps", cost.vjps),
@@ -180,8 +240,8 @@ def _default_folder(config: RunConfig) -> Path:
     from datetime import datetime
 
     names = (config.model, config.operator, config.conditioner, config.sampler)
-    # A full id, dist:name, is no name for a folder everywhere.
-    parts = [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), *(c.name.replace(":", "_") for c in names)]
+    # A full id, dist:name, is no name for a folder everywhere, and a distribution may be called as it likes.
+    parts = [datetime.now().astimezone().strftime("%Y%m%d-%H%M%S"), *(re.sub(r"[^\w.-]", "_", c.name) for c in names)]
     return Path("runs") / "-".join(parts)
 
 
@@ -201,7 +261,7 @@ def _progress_bar() -> Iterator[Callable[[float], None] | None]:
 
 
 @contextlib.contextmanager
-def _plain_warnings() -> Iterator[None]:
+def plain_warnings() -> Iterator[None]:
     """Warnings in one line each, without the place in the code that issued them."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 import numpy as np
 
-from scoreplug.data._file import ArrayFile, DataError, begins_as_dicom, only_array, package
+from scoreplug.data._file import ArrayFile, DataError, begins_as_dicom, fits, only_array, package
+from scoreplug.foreign import shown
 
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
@@ -68,6 +69,7 @@ def open_dicom(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile
         take=lambda where: header.pixels()[where],
         volume=header.frames > 1,
         axis=0 if header.frames > 1 else None,
+        whole=True,
         facts=header.facts,
     )
 
@@ -84,6 +86,7 @@ def open_series(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFil
     def take(where: tuple[Any, ...]) -> np.ndarray:
         if where and isinstance(where[0], int):
             return slices[where[0]].pixels()[where[1:]]
+        fits(str(path), (len(slices), *first.shape), np.dtype(np.float64))  # for a slice across them, too
         return np.stack([one.pixels() for one in slices])[where]
 
     return ArrayFile(
@@ -154,7 +157,7 @@ def _one_series(path: Path, headers: list[_Header], key: str | None) -> list[_He
         counts[header.series] = counts.get(header.series, 0) + 1
     listed = ", ".join(f"{series} ({count} files)" for series, count in counts.items())
     if key is not None and key not in counts:
-        raise DataError(f"{str(path)!r} holds no series {key!r}; it holds {listed}")
+        raise DataError(f"{str(path)!r} holds no series {shown(key)}; it holds {listed}")
     if key is None and len(counts) != 1:
         raise DataError(f"{str(path)!r} holds several series: {listed}; say which by `key`")
     return [header for header in headers if key in (None, header.series)]
@@ -167,8 +170,8 @@ def _in_order(path: Path, headers: list[_Header]) -> list[_Header]:
         same = header.shape == first.shape and header.unit == first.unit
         if not same or not np.allclose(header.orientation or 0, first.orientation or 0, atol=1e-3):
             raise DataError(
-                f"{str(path)!r} is no stack of slices: {header.path.name} and {first.path.name} differ in size, unit "
-                "or orientation; put those that belong together in a folder of their own"
+                f"{str(path)!r} is no stack of slices: {header.path.name!r} and {first.path.name!r} differ in size, "
+                "unit or orientation; put those that belong together in a folder of their own"
             )
     depths: list[float | None] = [header.depth for header in headers]
     if all(depth is None for depth in depths):

@@ -11,12 +11,17 @@ from typing import Any
 import attrs
 import numpy as np
 
+from scoreplug.foreign import LINE, one_line, shown
+
 LARGEST = 4 * 2**30
 """Bytes that one reading may take in memory. A small file can declare, or unpack to, any size."""
 
 
 class DataError(ValueError):
-    """A file or its images cannot be used. The message names the file."""
+    """A file or its images cannot be used. The message names the file, in one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -31,6 +36,7 @@ class ArrayFile:
         axis: along which the slices lie; None if the format does not say.
         scaled: whether the format's own scaling makes float64 of them.
         volume: whether the file holds several images, of which one has to be chosen.
+        whole: whether even a slice costs the memory of the whole array.
         facts: what the file says of its values, in JSON's types: affine, rescaling, unit.
     """
 
@@ -41,6 +47,7 @@ class ArrayFile:
     axis: int | None = 0
     scaled: bool = False
     volume: bool = False
+    whole: bool = False
     facts: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
@@ -63,6 +70,7 @@ class ArrayFile:
                 raise DataError(f"{self.path!r} has slices 0 to {last} along axis {axis} of {shape} (got {number})")
             where = (*[slice(None)] * axis, number)
             shape = shape[:axis] + shape[axis + 1 :]
+        shape = self.shape if self.whole else shape
         fits(self.path, shape, np.result_type(self.dtype, np.float64) if self.scaled else self.dtype)
         try:
             return np.array(self.take(where))
@@ -95,17 +103,20 @@ def fits(path: str, shape: Iterable[int], dtype: np.dtype[Any]) -> None:
     shape = tuple(shape)
     needed = math.prod(shape) * max(dtype.itemsize, 1)
     if needed > LARGEST:
+        size = f"{needed / 2**30:.1f}" if needed < 2**100 else "over 2^70"
         raise DataError(
-            f"{path!r} declares {dtype} {shape}, {needed / 2**30:.1f} GiB, and at most {LARGEST / 2**30:.1f} GiB are "
+            f"{path!r} declares {dtype} {shown(shape)}, {size} GiB, and at most {LARGEST / 2**30:.1f} GiB are "
             "read at once; choose one slice, or cut it out first"
         )
+    if any(length < 0 for length in shape):
+        raise DataError(f"{path!r} declares {dtype} {shown(shape)}, which no array can have")
 
 
 def unreadable(path: str, error: Exception) -> DataError:
     """The error of a reader, in one line that names the file."""
     if isinstance(error, DataError):
         return error
-    words = " ".join(str(error).split())
+    words = " ".join(str(error)[:LINE].split())
     return DataError(f"cannot read {path!r}: {type(error).__name__}{': ' if words else ''}{words}")
 
 
@@ -121,7 +132,7 @@ def chosen(path: str, key: str | None, names: Iterable[str], arrays: Mapping[str
     listed = ", ".join(f"{name} {what}".strip() for name, what in arrays.items()) or "no arrays"
     if key is not None:
         if key not in arrays:
-            raise DataError(f"{path!r} holds no array {key!r}; it holds {listed}")
+            raise DataError(f"{path!r} holds no array {shown(key)}; it holds {listed}")
         return key
     usual = [name for name in names if name in arrays]
     if len(arrays) != 1 and not usual:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scoreplug.data._file import ArrayFile, chosen, package
+from scoreplug.data._file import ArrayFile, DataError, chosen, package
 
 
 def open_hdf5(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
@@ -26,6 +26,10 @@ def open_hdf5(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
 
         file.visititems(note)  # follows no link out of the file
         name = chosen(str(path), key.strip("/") if key else key, names, arrays)
+        if file[name].is_virtual or file[name].external:
+            raise DataError(
+                f"{str(path)!r} keeps the values of {name!r} in other files, which are not opened; save them in one"
+            )
         shape, dtype = tuple(file[name].shape), np.dtype(file[name].dtype)
 
     def take(where: tuple[Any, ...]) -> np.ndarray:

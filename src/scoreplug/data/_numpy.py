@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -10,6 +11,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from scoreplug.data._file import ArrayFile, DataError, chosen, fits, only_array
+
+_HEADER = 10_000
+"""Bytes of the text that describes an array; more is refused by NumPy too, since parsing it is not safe."""
 
 
 def open_npy(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
@@ -37,11 +41,11 @@ def open_npz(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
         size = archive.getinfo(member).file_size
 
     def take(where: tuple[Any, ...]) -> np.ndarray:
-        fits(str(path), (size,), np.dtype(np.uint8))  # the whole member is unpacked for a slice of it
+        fits(str(path), (size,), np.dtype(np.uint8))  # the whole member is unpacked, whatever its header says
         with np.load(path, allow_pickle=False) as archive:
             return np.asarray(archive[name][where])
 
-    return ArrayFile(path=str(path), shape=shape, dtype=dtype, take=take)
+    return ArrayFile(path=str(path), shape=shape, dtype=dtype, take=take, whole=True)
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -49,6 +53,10 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"cannot read {getattr(file, 'name', '')!r}: version {version} of .npy, which is for records")
+    length = file.read(2 if version == (1, 0) else 4)
+    if int.from_bytes(length, "little") > _HEADER:  # NumPy would read it all before it looks at its length
+        raise DataError(f"cannot read {getattr(file, 'name', '')!r}: its header declares more than {_HEADER} bytes")
+    file.seek(-len(length), os.SEEK_CUR)
     shape, _, dtype = npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
     if dtype.hasobject:
         raise ValueError("it holds Python objects, which are pickled code and not loaded; save numbers")

@@ -14,6 +14,9 @@ from scoreplug.data._file import ArrayFile, DataError, fits, only_array
 _TYPES = {"1": "bool", "L": "uint8", "RGB": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32", "F": "float32"}
 """NumPy's type of a pixel, by Pillow's mode of an image."""
 
+_FORMATS = ("PNG", "JPEG", "BMP")
+"""Pillow would also open, under any suffix, formats that are programs, and run them: PostScript, by ghostscript."""
+
 
 def open_picture(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
     """A picture, (H, W) or (3, H, W)."""
@@ -26,7 +29,7 @@ def open_picture(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFi
     content = path.read_bytes()  # some readers leave a file open when they give up
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a file that is read with doubts is not read
-        image = Image.open(io.BytesIO(content))
+        image = Image.open(io.BytesIO(content), formats=_FORMATS)
     _refuse(name, image, content)
     width, height = image.size
     shape = (3, height, width) if image.mode == "RGB" else (height, width)
@@ -37,7 +40,7 @@ def open_picture(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFi
             pixels = np.asarray(image)
         return (np.moveaxis(pixels, -1, 0) if image.mode == "RGB" else pixels)[where]
 
-    return ArrayFile(path=name, shape=shape, dtype=np.dtype(_TYPES[image.mode]), take=take, axis=None)
+    return ArrayFile(path=name, shape=shape, dtype=np.dtype(_TYPES[image.mode]), take=take, axis=None, whole=True)
 
 
 def _refuse(name: str, image: Any, content: bytes) -> None:

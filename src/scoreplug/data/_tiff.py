@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def open_tiff(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
     only_array(name, key)
     fits(name, (path.stat().st_size,), np.dtype(np.uint8))
     content = path.read_bytes()  # tifffile leaves a file open when it gives up
+    _check_pages(name, content)
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         if len(file.series) != 1:
             raise DataError(f"{name!r} holds {len(file.series)} series of pictures; save the one that is meant")
@@ -38,7 +40,30 @@ def open_tiff(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
         return (np.moveaxis(values, -1, -3) if last else values)[where]
 
     volume = len(shape) > (3 if "S" in axes else 2)
-    return ArrayFile(path=name, shape=shape, dtype=dtype, take=take, volume=volume, axis=0 if volume else None)
+    axis = 0 if volume else None
+    return ArrayFile(path=name, shape=shape, dtype=dtype, take=take, volume=volume, axis=axis, whole=True)
+
+
+def _check_pages(name: str, content: bytes) -> None:
+    """Refuse pages that follow each other in a circle, which tifffile would count to 2^32.
+
+    Raises:
+        DataError: if they do.
+    """
+    order = ">" if content[:2] == b"MM" else "<"
+    big = content[2:4] in (b"+\0", b"\0+")  # 43, BigTIFF
+    first, count, number, tag = (8, "Q", "Q", 20) if big else (4, "H", "I", 12)
+    at, seen = first, set()
+    while True:
+        try:
+            (page,) = struct.unpack_from(order + number, content, at)
+            (tags,) = struct.unpack_from(order + count, content, page)
+        except (struct.error, OverflowError):
+            return  # the end of the pages, or of the file
+        if page in seen:
+            raise DataError(f"cannot read {name!r}: its pages follow each other in a circle")
+        seen.add(page)
+        at = page + struct.calcsize(order + count) + tag * tags
 
 
 def _refuse(name: str, page: Any) -> None:

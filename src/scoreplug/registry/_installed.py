@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from scoreplug.foreign import check_file, printable
+
 
 class EntryPoint(NamedTuple):
     """One line `name = value` in the group, with the distribution that has it; `info` is its folder of metadata."""
@@ -66,14 +68,16 @@ def _infos() -> Iterator[Path]:
 
 def _identify(info: Path) -> tuple[str, str | None]:
     """Name and version from 'name-1.0.dist-info'; an 'egg-info' may add the Python, or lack the version."""
-    match = re.fullmatch(r"(.+?)(?:-(\d[^-]*))?(?:-py[\d.]+)?", info.stem)
-    name, version = match.groups() if match else (info.stem, None)
+    stem = printable(info.stem).replace("\n", "\\n")
+    match = re.fullmatch(r"(.+?)(?:-(\d[^-]*))?(?:-py[\d.]+)?", stem)
+    name, version = match.groups() if match else (stem, None)
     return canonical(name), version
 
 
 def _lines(info: Path, group: str) -> Iterator[tuple[str, str]]:
     """`(name, value)` of each line in the group's section of entry_points.txt."""
     try:
+        check_file(info / "entry_points.txt")
         text = Path(info, "entry_points.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return  # most distributions declare none
@@ -82,7 +86,7 @@ def _lines(info: Path, group: str) -> Iterator[tuple[str, str]]:
         if line.startswith("["):
             section = line.strip("[] ")
         elif section == group and line and not line.startswith(("#", ";")):
-            name, _, value = line.partition("=")
+            name, _, value = printable(line).partition("=")
             yield name.strip(), value.partition("[")[0].strip()
 
 
@@ -90,6 +94,7 @@ def requirements(info: Path) -> list[str]:
     """The `Requires-Dist` lines of a distribution."""
     for name in ("METADATA", "PKG-INFO"):
         try:
+            check_file(info / name)
             text = Path(info, name).read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 import pluggy
 
+from scoreplug.foreign import one_line, shown
 from scoreplug.registry import hooks
 from scoreplug.registry._candidate import Candidate
 from scoreplug.registry._installed import requirements
@@ -76,7 +77,7 @@ def _load(candidate: Candidate, core: str | None, selection: Selection, manager:
 
     if newer := [spec for spec in components if spec.api > API]:
         _forget(candidate, manager)
-        return _incompatible(plugin, f"plugin contract {newer[0].api} (this scoreplug has {API})")
+        return _incompatible(plugin, f"plugin contract {shown(newer[0].api)} (this scoreplug has {API})")
     heavy = tuple(name for name in HEAVY if name in sys.modules and name not in imported_before)
     return attrs.evolve(plugin, components=components, heavy=heavy)
 
@@ -126,7 +127,7 @@ def _ask(module: object, manager: pluggy.PluginManager) -> Iterator[object]:
         if implementation.plugin is module:
             answer = implementation.function()
             if not isinstance(answer, Iterable) or isinstance(answer, str):
-                raise TypeError(f"scoreplug_components yields specs, or returns a list of them (got {answer!r})")
+                raise TypeError(f"scoreplug_components yields specs, or returns a list of them (got {shown(answer)})")
             yield from answer
 
 
@@ -136,7 +137,7 @@ def _checked(answers: Iterable[object]) -> Iterator[ComponentSpec]:
         kind = getattr(spec, "kind", None)
         if kind not in SPECS or not isinstance(spec, SPECS[kind]):
             kinds = ", ".join(cls.__name__ for cls in SPECS.values())
-            raise TypeError(f"a component is declared by one of {kinds} (got {spec!r})")
+            raise TypeError(f"a component is declared by one of {kinds} (got {shown(spec)})")
         if (spec.kind, spec.name) in seen:
             raise ValueError(f"{spec.kind} {spec.name!r} is declared twice by this plugin; rename one of the two")
         seen.add((spec.kind, spec.name))
@@ -181,7 +182,7 @@ def _incompatible(plugin: Plugin, requirement: str) -> Plugin:
 
 def _one_line(error: BaseException) -> str:
     try:
-        text = " ".join(str(error).split())
+        text = one_line(str(error))
     except Exception:  # noqa: BLE001  an exception of the plugin's own, whose text raises in turn
         text = "(its text cannot be printed)"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

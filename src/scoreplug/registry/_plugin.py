@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from scoreplug.foreign import check_file
 from scoreplug.registry.specs import ComponentSpec
 
 BUILTIN = "scoreplug"
@@ -87,14 +88,17 @@ class Plugin:
         if self.info is None:
             return None
         try:
+            check_file(self.info / "direct_url.json")
             record = json.loads(Path(self.info, "direct_url.json").read_text(encoding="utf-8"))
             vcs, folder = record.get("vcs_info", {}), record.get("dir_info", {})
-            return Origin(
-                url=record["url"],
-                commit=vcs.get("commit_id"),
-                editable=bool(folder.get("editable")),
-                vcs=vcs.get("vcs"),
-                subdirectory=record.get("subdirectory"),
-            )
-        except (OSError, ValueError, KeyError, AttributeError):
+            texts = {
+                "url": record["url"],
+                "commit": vcs.get("commit_id"),
+                "vcs": vcs.get("vcs"),
+                "subdirectory": record.get("subdirectory"),
+            }
+            if not all(text is None or text.isprintable() for text in texts.values()):
+                return None
+            return Origin(**texts, editable=bool(folder.get("editable")))
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
             return None  # absent, as for a distribution from an index, or damaged, which is no reason to stop

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import attrs
 
+from scoreplug.foreign import shown
 from scoreplug.registry._candidate import Candidate, identity
 from scoreplug.registry._plugin import BUILTIN
 from scoreplug.registry._user_config import read_disabled, user_config
@@ -75,7 +76,7 @@ class Selection:
             else:
                 raise ValueError(
                     "-p takes no:NAME, to block a plugin, or the path of a Python file, to load it "
-                    f"(got {option!r}); an installed plugin loads by itself"
+                    f"(got {shown(option)}); an installed plugin loads by itself"
                 )
         return attrs.evolve(self, blocked=blocked, files=tuple(dict.fromkeys(files)))
 
@@ -100,7 +101,7 @@ class Selection:
             if name not in present:
                 near = difflib.get_close_matches(name, present, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                lines.append(f"no plugin {name!r} is installed, so nothing is blocked by that name{hint}")
+                lines.append(f"no plugin {shown(name)} is installed, so nothing is blocked by that name{hint}")
         return tuple(lines)
 
 
@@ -114,14 +115,14 @@ def _stored(environ: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...
 
 def _plugin_file(name: str, where: str) -> Path:
     if not name.endswith(".py"):
-        raise ValueError(f"a plugin file is a Python file (got {name!r}, {where})")
-    if not Path(name).is_file():
-        raise FileNotFoundError(f"there is no plugin file {name!r}, {where}")
+        raise ValueError(f"a plugin file is a Python file (got {shown(name)}, {where})")
+    if not os.path.isfile(name):  # for which a name that no file can have is none, and no error
+        raise FileNotFoundError(f"there is no plugin file {shown(name)}, {where}")
     return Path(name).absolute()
 
 
 def _is_on(variable: str, environ: Mapping[str, str]) -> bool:
     value = environ.get(variable, "")
     if value not in ("", "0", "1"):
-        raise ValueError(f"{variable} is 1 (on) or 0 (off) (got {value!r})")
+        raise ValueError(f"{variable} is 1 (on) or 0 (off) (got {shown(value)})")
     return value == "1"

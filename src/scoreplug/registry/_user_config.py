@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from scoreplug.foreign import one_line, read_toml, shown
+
 FILE = "plugins.toml"
 
 
@@ -35,22 +37,18 @@ def read_disabled(file: Path) -> tuple[str, ...]:
         ValueError: if it is not what `scoreplug disable` writes, in one line that names the file.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        table = read_toml(file)
     except (FileNotFoundError, NotADirectoryError):
         return ()
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(file, f"cannot be read ({error})") from error
-    import tomllib  # only those who have disabled something pay for it
-
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise _unusable(file, f"is not TOML ({error})") from error
     names = table.pop("disabled", [])
     if table:
-        raise _unusable(file, f"has an unknown key {next(iter(table))!r}; the only one is 'disabled'")
+        raise _unusable(file, f"has an unknown key {shown(next(iter(table)))}; the only one is 'disabled'")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise _unusable(file, f"has a 'disabled' that is not a list of names (got {names!r})")
+        raise _unusable(file, f"has a 'disabled' that is not a list of names (got {shown(names)})")
     return tuple(names)
 
 
@@ -78,4 +76,4 @@ def write_disabled(file: Path, names: Iterable[str]) -> None:
 
 
 def _unusable(file: Path, problem: str) -> ValueError:
-    return ValueError(f"{str(file)!r} {problem}; repair or delete it: no plugin is disabled by it until then")
+    return ValueError(f"{str(file)!r} {one_line(problem)}; repair or delete it: no plugin is disabled by it until then")

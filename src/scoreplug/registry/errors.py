@@ -5,6 +5,8 @@ Each error keeps its facts as attributes, and as its `args`, so that it survives
 
 from __future__ import annotations
 
+from scoreplug.foreign import one_line, shown
+
 
 class UnknownKindError(LookupError):
     """There is no such kind of component. `known` are the kinds, `suggestions` the near misses."""
@@ -17,7 +19,7 @@ class UnknownKindError(LookupError):
 
     def __str__(self) -> str:
         hint = _did_you_mean(self.suggestions) or f"the kinds are {', '.join(self.known)}"
-        return f"unknown kind {self.kind!r}; {hint}"
+        return f"unknown kind {shown(self.kind)}; {hint}"
 
 
 class UnknownComponentError(LookupError):
@@ -49,14 +51,14 @@ class UnknownComponentError(LookupError):
         self.notes = notes
 
     def __str__(self) -> str:
-        parts = [f"unknown {self.kind} {self.name!r}"]
+        parts = [f"unknown {self.kind} {shown(self.name)}"]
         if self.other_kinds:
-            parts.append(f"{self.name!r} is the name of a {' and of a '.join(self.other_kinds)}")
+            parts.append(f"{shown(self.name)} is the name of a {' and of a '.join(self.other_kinds)}")
         if self.suggestions:
             parts.append(_did_you_mean(self.suggestions))
         elif not self.other_kinds:
             parts.append(f"known are {', '.join(self.known)}" if self.known else f"no {self.kind} is registered")
-        return "; ".join([*parts, *self.notes])
+        return one_line("; ".join([*parts, *self.notes]))
 
 
 class AmbiguousComponentError(LookupError):
@@ -70,7 +72,9 @@ class AmbiguousComponentError(LookupError):
 
     def __str__(self) -> str:
         full = " or ".join(map(repr, self.ids))
-        return f"{self.kind} {self.name!r} is ambiguous, since several plugins provide it; use the full id {full}"
+        return one_line(
+            f"{self.kind} {self.name!r} is ambiguous, since several plugins provide it; use the full id {full}"
+        )
 
 
 class PluginError(RuntimeError):
@@ -84,7 +88,7 @@ class PluginError(RuntimeError):
 
     def __str__(self) -> str:
         where = f"{self.component} of plugin" if self.component else "plugin"
-        return f"{where} {self.plugin!r} {self.problem}"
+        return one_line(f"{where} {self.plugin!r} {self.problem}")
 
 
 def _did_you_mean(suggestions: tuple[str, ...]) -> str:

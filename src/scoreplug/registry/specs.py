@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import attrs
 
+from scoreplug.foreign import shown
+
 API = 1
 """Number of the plugin contract; it changes only with a line of its own in the changelog."""
 
@@ -21,10 +23,12 @@ _FACTORY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
     """Keep a list or tuple of strings; one bare string would become its letters."""
     if isinstance(values, str):
-        raise ValueError(f"a tuple of strings is needed, such as ({values!r},) (got {values!r})")
+        raise ValueError(f"a tuple of strings is needed, such as ({shown(values)},) (got {shown(values)})")
     values = tuple(values)
     if not all(isinstance(value, str) for value in values):
-        raise ValueError(f"a tuple of strings is needed (got {values!r})")
+        raise ValueError(f"a tuple of strings is needed (got {shown(values)})")
+    if not all(value.isprintable() for value in values):
+        raise ValueError(f"strings that print are needed (got {shown(values)})")
     return values
 
 
@@ -35,7 +39,9 @@ def _table(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check_name(spec: ComponentSpec, field: object, value: str) -> None:
     del spec, field
     if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise ValueError(f"a component's name is lower case with hyphens, like 'dps' or 'openai-unet' (got {value!r})")
+        raise ValueError(
+            f"a component's name is lower case with hyphens, like 'dps' or 'openai-unet' (got {shown(value)})"
+        )
 
 
 def _check_aliases(spec: ComponentSpec, field: object, value: tuple[str, ...]) -> None:
@@ -46,13 +52,19 @@ def _check_aliases(spec: ComponentSpec, field: object, value: tuple[str, ...]) -
 def _check_factory(spec: ComponentSpec, field: object, value: str) -> None:
     del spec, field
     if not isinstance(value, str) or not _FACTORY.fullmatch(value):
-        raise ValueError(f"factory is 'package.module:Class' (got {value!r})")
+        raise ValueError(f"factory is 'package.module:Class' (got {shown(value)})")
 
 
 def _check_summary(spec: ComponentSpec, field: object, value: str) -> None:
     del spec, field
-    if not isinstance(value, str) or not value.strip() or "\n" in value:
-        raise ValueError(f"summary is one line of text (got {value!r})")
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ValueError(f"summary is one line of text that prints (got {shown(value)})")
+
+
+def _check_api(spec: ComponentSpec, field: object, value: int) -> None:
+    del spec, field
+    if not isinstance(value, int):
+        raise TypeError(f"api is the number of a plugin contract (got {shown(value)})")
 
 
 @attrs.frozen(kw_only=True)
@@ -76,7 +88,7 @@ class ComponentSpec:
     factory: str = attrs.field(validator=_check_factory)
     aliases: tuple[str, ...] = attrs.field(default=(), converter=_texts, validator=_check_aliases)
     references: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    api: int = attrs.field(default=API, validator=attrs.validators.instance_of(int))
+    api: int = attrs.field(default=API, validator=_check_api)
     example: Mapping[str, Any] = attrs.field(factory=dict, hash=False, converter=_table)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import tomllib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -14,25 +13,31 @@ from typing import Any
 import attrs
 import tomli_w
 
+from scoreplug.foreign import objection, one_line, parse_toml, read_toml, shown
 from scoreplug.param import ParameterError, check, param, parameters
+from scoreplug.run.memory import parse_size
 
 ROLES = ("model", "sde", "operator", "conditioner", "sampler")
 """The tables of a config that name a component."""
 
 Table = dict[str, Any]
 
+_LISTED = 30
+"""Problems that a message lists; `ConfigError.problems` has all of them."""
+
 
 class ConfigError(ValueError):
     """A run cannot be started. `problems` lists every reason."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(one_line, problems))
         super().__init__(self.problems)
 
     def __str__(self) -> str:
         if len(self.problems) == 1:
             return self.problems[0]
-        return f"{len(self.problems)} problems:" + "".join(f"\n  - {problem}" for problem in self.problems)
+        listed = [*self.problems[:_LISTED], *["..."] * (len(self.problems) > _LISTED)]
+        return f"{len(self.problems)} problems:" + "".join(f"\n  - {problem}" for problem in listed)
 
 
 @attrs.frozen(kw_only=True)
@@ -139,11 +144,17 @@ RIVALS = {
 """Keys of [input] that another key replaces."""
 
 
+def _size(value: object) -> object:
+    if isinstance(value, str):
+        parse_size(value)
+    return value
+
+
 @attrs.frozen(kw_only=True)
 class RunConfig:
     """A whole run. Without [sde] the model is asked under its own process."""
 
-    samples: int = param(8, ge=1, doc="number of posterior samples")
+    samples: int = param(8, ge=1, le=10**7, doc="number of posterior samples")
     seed: int = param(
         0,
         ge=0,
@@ -151,6 +162,12 @@ class RunConfig:
         doc="of the sampling noise; sample i of a seed is the same whatever `samples` and `batch` are",
     )
     batch: int = param(8, ge=1, doc="samples computed together")
+    memory: str | None = param(
+        None,
+        converter=_size,
+        doc="instead of `batch`, the memory that a process may take while it samples, such as 2GB; the largest batch "
+        "that fits is measured, and takes this key's place in the run's own config.toml",
+    )
     model: ComponentConfig
     sde: ComponentConfig | None = None
     operator: ComponentConfig
@@ -162,8 +179,10 @@ class RunConfig:
     def table(self) -> Table:
         """The config as TOML and JSON have it."""
         roles = {role: getattr(self, role) for role in ROLES}
+        numbers = {p.name: getattr(self, p.name) for p in parameters(RunConfig)}
+        del numbers["memory" if self.memory is None else "batch"]
         return {
-            **{p.name: getattr(self, p.name) for p in parameters(RunConfig)},
+            **numbers,
             **{role: component.table for role, component in roles.items() if component is not None},
             "input": self.input.table,
         }
@@ -180,7 +199,7 @@ class RunConfig:
 
 def demo() -> Table:
     """The table that `scoreplug run` starts from."""
-    return tomllib.loads(files("scoreplug.run").joinpath("demo.toml").read_text(encoding="utf-8"))
+    return parse_toml(files("scoreplug.run").joinpath("demo.toml").read_text(encoding="utf-8"))
 
 
 def parse_problem(problem: str) -> RunConfig:
@@ -195,11 +214,11 @@ def read(path: Path) -> Table:
         ConfigError: if it cannot be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except OSError as error:
-        raise ConfigError([f"cannot read the config {str(path)!r}: {error.strerror or error}"]) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError([f"{str(path)!r} is not TOML: {error}"]) from error
+        raise ConfigError([f"cannot read the config {shown(str(path))}: {error.strerror or error}"]) from error
+    except ValueError as error:
+        raise ConfigError([f"{shown(str(path))} is not TOML: {error}"]) from error
 
 
 def structure(table: Mapping[str, Any]) -> RunConfig:
@@ -218,7 +237,7 @@ def structure(table: Mapping[str, Any]) -> RunConfig:
 class Parts:
     """What could be read of a table, and what is wrong with the rest."""
 
-    numbers: dict[str, int]
+    numbers: dict[str, Any]
     components: dict[str, ComponentConfig]
     input: InputConfig | None
     problems: list[str]
@@ -227,9 +246,15 @@ class Parts:
 def parse(table: Mapping[str, Any]) -> Parts:
     """Read as much of a table as there is sense in, and collect the problems."""
     known = [p.name for p in parameters(RunConfig)] + [*ROLES, "input"]
-    problems = [f"unknown key {key!r}; {_hint(key, known)}" for key in table if key not in known]
+    problems = [f"unknown key {shown(key)}; {_hint(key, known)}" for key in table if key not in known]
+    objections = {key: why for key, value in table.items() if key in known and (why := objection(value))}
+    if objections:
+        problems += [f"{key}: {why}" for key, why in objections.items()]
+        return Parts(numbers={}, components={}, input=None, problems=problems)
     numbers = {key: value for key, value in table.items() if key in known and key not in (*ROLES, "input")}
     problems += _problems(RunConfig, numbers)
+    if "batch" in numbers and "memory" in numbers:
+        problems.append("memory chooses the batch: leave out one of them")
 
     components = {role: _component(role, table[role], problems) for role in ROLES if role in table}
     problems += [f"[{role}] is missing: name one" for role in ROLES if role not in table and role != "sde"]
@@ -237,7 +262,7 @@ def parse(table: Mapping[str, Any]) -> Parts:
     subject = None
     values = table.get("input")
     if not isinstance(values, Mapping):
-        problems.append(f"[input] must be a table with a source, an image or a measurement (got {values!r})")
+        problems.append(f"[input] must be a table with a source, an image or a measurement (got {shown(values)})")
     elif wrong := _problems(InputConfig, values):
         problems += [f"[input] {problem}" for problem in wrong]
     else:
@@ -250,9 +275,9 @@ def parse(table: Mapping[str, Any]) -> Parts:
 def _component(role: str, value: object, problems: list[str]) -> ComponentConfig | None:
     table = {"name": value} if isinstance(value, str) else value
     if not isinstance(table, Mapping):
-        problems.append(f"[{role}] must be a table with `name` and parameters, or a name (got {value!r})")
+        problems.append(f"[{role}] must be a table with `name` and parameters, or a name (got {shown(value)})")
     elif not isinstance(table.get("name"), str):
-        problems.append(f"[{role}] needs `name`, a string (got {table.get('name')!r})")
+        problems.append(f"[{role}] needs `name`, a string (got {shown(table.get('name'))})")
     else:
         return ComponentConfig(name=table["name"], params={k: v for k, v in table.items() if k != "name"})
     return None

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import attrs
 from torch import Tensor
 
-from scoreplug.model import score_and_log_density
+from scoreplug.model import last_vjp, score_and_log_density
 from scoreplug.protocols import SDE, Operator, ScoreModel
 
 T = TypeVar("T")
@@ -79,12 +79,7 @@ def counted_model(model: ScoreModel, cost: Cost) -> ScoreModel:
         def denoise_with_vjp(self, x: Tensor, t: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
             with cost.once("evaluation", x):
                 x0, vjp = super().denoise_with_vjp(x, t)
-
-            def counted_vjp(v: Tensor) -> Tensor:
-                cost.count("vjp", v)
-                return vjp(v)
-
-            return x0, counted_vjp
+            return x0, _CountedVJP(vjp=vjp, cost=cost)
 
         def under(self, sde: SDE) -> ScoreModel:
             return counted_model(super().under(sde), cost)
@@ -105,6 +100,20 @@ def counted_model(model: ScoreModel, cost: Cost) -> ScoreModel:
 
         return recast(model, CountedDensity)
     return recast(model, Counted)
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _CountedVJP:
+    vjp: Callable[[Tensor], Tensor]
+    cost: Cost
+
+    def __call__(self, v: Tensor) -> Tensor:
+        self.cost.count("vjp", v)
+        return self.vjp(v)
+
+    def last(self, v: Tensor) -> Tensor:
+        self.cost.count("vjp", v)
+        return last_vjp(self.vjp, v)
 
 
 def counted_operator(operator: Operator, cost: Cost) -> Operator:

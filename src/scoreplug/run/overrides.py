@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import datetime
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from scoreplug.foreign import DEEPEST, objection, parse_toml, shown
 from scoreplug.run.config import RIVALS, ROLES, ConfigError, Table
 
 Assignment = tuple[tuple[str, ...], Any]
@@ -26,6 +26,8 @@ def layered(base: Mapping[str, Any], file: Mapping[str, Any]) -> Table:
     below = copy.deepcopy(dict(base))
     if "model" in file:
         below.pop("sde", None)
+    if "memory" in file:
+        below.pop("batch", None)
     return {**below, **copy.deepcopy(dict(file))}
 
 
@@ -33,7 +35,7 @@ def overridden(table: Mapping[str, Any], assignments: Iterable[Assignment]) -> T
     """Flags over a table.
 
     Parameters belong to the component they were written for: naming another one drops them. In [input] a new image
-    drops the old one, and a new noise level the old one.
+    drops the old one, and a new noise level the old one. A memory budget and a batch drop each other.
     """
     result, assignments = copy.deepcopy(dict(table)), list(assignments)
     for path, value in assignments:
@@ -43,6 +45,9 @@ def overridden(table: Mapping[str, Any], assignments: Iterable[Assignment]) -> T
             # Only what lies below gives way; two rivals among the flags are for `structure` to refuse.
             for rival in RIVALS.get(path[-1], ()):
                 result["input"].pop(rival, None)
+        for one, other in (("batch", "memory"), ("memory", "batch")):
+            if path == (one,):
+                result.pop(other, None)
     for path, value in assignments:
         _put(result, path, value)
     return result
@@ -59,19 +64,24 @@ def parse_assignment(text: str) -> Assignment:
     key, equals, value = text.partition("=")
     key, value = key.strip(), value.strip()
     if not equals or not _KEY.fullmatch(key):
-        raise ConfigError([f"--set takes role.key=value, as in sampler.steps=100 (got {text!r})"])
+        raise ConfigError([f"--set takes role.key=value, as in sampler.steps=100 (got {shown(text)})"])
+    if key.count(".") >= DEEPEST:
+        raise ConfigError([f"--set takes a key of at most {DEEPEST} parts (got {shown(key)})"])
     if not value or any(not c.isprintable() for c in value):
-        raise ConfigError([f"--set {key}: the value must be one line of printable text (got {value!r})"])
+        raise ConfigError([f"--set {key}: the value must be one line of printable text (got {shown(value)})"])
     if "#" in _QUOTED.sub("", value):
-        raise ConfigError([f"--set {key}: '#' would begin a comment; put the value in quotes (got {value!r})"])
+        raise ConfigError([f"--set {key}: '#' would begin a comment; put the value in quotes (got {shown(value)})"])
     try:
-        parsed = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError as error:
+        parsed = parse_toml(f"v = {value}")["v"]
+    except ValueError as error:
         if value[0] in "\"'[{":
-            raise ConfigError([f"--set {key}: {value!r} is not a TOML value: {error}"]) from error
+            raise ConfigError([f"--set {key}: {shown(value)} is not a TOML value: {error}"]) from error
         parsed = value
     bare_date = isinstance(parsed, datetime.date | datetime.time)
-    return tuple(key.split(".")), value if bare_date else parsed
+    parsed = value if bare_date else parsed
+    if wrong := objection(parsed):
+        raise ConfigError([f"--set {key}: {wrong}"])
+    return tuple(key.split(".")), parsed
 
 
 def _names_a_component(path: tuple[str, ...]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, Future
@@ -18,6 +17,7 @@ from scoreplug import registry
 from scoreplug.noise import Noise
 from scoreplug.registry.specs import SamplerSpec
 from scoreplug.run.config import RunConfig
+from scoreplug.run.memory import peak_memory, peak_on, reset_peak
 from scoreplug.run.setup import Setup, setup_of
 from scoreplug.sampler import State
 
@@ -68,22 +68,26 @@ def plan(config: RunConfig, files: Mapping[str, str]) -> list[Task]:
         config: resolved.
         files: checksums of the files that it names.
     """
-    import scoreplug
-
     spec = registry.spec("sampler", config.sampler.name)
     coupled = isinstance(spec, SamplerSpec) and spec.couples
     size = config.samples if coupled else config.batch
     return [
-        Task(
-            problem=config.problem,
-            seed=config.seed,
-            start=start,
-            stop=min(start + size, config.samples),
-            files=files,
-            version=scoreplug.__version__,
-        )
-        for start in range(0, config.samples, size)
+        task_of(config, files, start, min(start + size, config.samples)) for start in range(0, config.samples, size)
     ]
+
+
+def task_of(config: RunConfig, files: Mapping[str, str], start: int, stop: int) -> Task:
+    """Samples start <= i < stop of a run."""
+    import scoreplug
+
+    return Task(
+        problem=config.problem,
+        seed=config.seed,
+        start=start,
+        stop=stop,
+        files=files,
+        version=scoreplug.__version__,
+    )
 
 
 def execute(task: Task, watch: Watch | None = None) -> Chunk:
@@ -93,10 +97,15 @@ def execute(task: Task, watch: Watch | None = None) -> Chunk:
         DivergenceError: if a sample becomes NaN or infinite.
     """
     setup = setup_of(task.problem, task.files)
+    device = setup.prior.device
+    reset_peak(device)
     before, began = setup.cost.as_dict(), time.perf_counter()
     samples = draw(setup, task.seed, range(task.start, task.stop), watch)
     spent = {key: value - before[key] for key, value in setup.cost.as_dict().items()}
-    facts = {"cost": spent, "seconds": time.perf_counter() - began, "peak_memory_bytes": peak_memory()}
+    seconds = time.perf_counter() - began
+    facts: dict[str, Any] = {"cost": spent, "seconds": seconds, "peak_memory_bytes": peak_memory()}
+    if device.type == "cuda":
+        facts["peak_device_bytes"] = peak_on(device)
     # NumPy has no bfloat16; float32 holds each of its values.
     exact = samples if samples.dtype in (torch.float32, torch.float64) else samples.float()
     return Chunk(samples=exact.cpu().numpy(), facts=facts)
@@ -122,13 +131,3 @@ class SerialExecutor(Executor):
         except Exception as error:  # noqa: BLE001  it belongs to whoever asks for the result
             future.set_exception(error)
         return future
-
-
-def peak_memory() -> int | None:
-    """The largest resident size that this process has had, in bytes; None on systems that do not keep it."""
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

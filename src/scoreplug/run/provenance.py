@@ -10,8 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scoreplug import registry
-from scoreplug.run.config import RunConfig
+from scoreplug.run.config import ROLES, RunConfig
 
 _PACKAGES = ("scoreplug", "torch", "numpy", "scipy", "scikit-image")
 
@@ -31,11 +33,20 @@ def provenance(
         "finished": finished.isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
         "packages": {name: version(name) for name in _PACKAGES},
         "plugins": [_plugin(plugin) for plugin in registry.plugins()],
         "sha256": dict(files),
         "input": dict(facts or {}),
     }
+
+
+def versions(config: RunConfig) -> dict[str, str]:
+    """Versions of what the samples are computed with: scoreplug, torch, and the plugins whose components take part."""
+    roles = {role: getattr(config, role) for role in ROLES}
+    plugins = [registry.find(role, component.name).plugin for role, component in roles.items() if component is not None]
+    found = {plugin.name: plugin.version or "without a version" for plugin in plugins}
+    return {"scoreplug": version("scoreplug"), "torch": version("torch"), **dict(sorted(found.items()))}
 
 
 def checksums(config: RunConfig) -> dict[str, str]:

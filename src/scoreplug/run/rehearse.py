@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,10 @@ def stand_in(model: ScoreModel) -> ScoreModel:
 
     class StandIn(kind):  # type: ignore[misc]
         __slots__ = ()
+
+        @property
+        def radius(self) -> float:
+            return math.inf  # only calls are counted: no value is too large, and no process starts too low
 
         def score(self, x: Tensor, t: Tensor) -> Tensor:
             return -x / broadcast(self.sde.alpha(t) ** 2 + self.sde.sigma(t) ** 2, x)

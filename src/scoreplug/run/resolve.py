@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 import attrs
 
 from scoreplug import registry
+from scoreplug.foreign import shown
 from scoreplug.param import Param, ParameterError, check, parameters
 from scoreplug.registry import PluginError
 from scoreplug.registry.specs import ModelSpec
@@ -52,7 +53,7 @@ def resolve(table: Mapping[str, Any]) -> RunConfig:
     files = (parts.input.image, parts.input.measurement)
     image, measurement = (file and str(Path(file).absolute()) for file in files)
     subject = attrs.evolve(parts.input, image=image, measurement=measurement)
-    return RunConfig(**parts.numbers, **resolved, input=subject)  # type: ignore[arg-type]
+    return RunConfig(**parts.numbers, **resolved, input=subject)
 
 
 def takes(kind: str, name: str, parameter: str) -> bool:
@@ -84,7 +85,7 @@ def _unknown_source(name: str | None) -> list[str]:
         return []
     near = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(SOURCES)}"
-    return [f"[input] no image source {name!r}; {hint}"]
+    return [f"[input] no image source {shown(name)}; {hint}"]
 
 
 def _shape(model: ComponentConfig | None) -> list[int]:
@@ -133,7 +134,7 @@ def _nested(parameter: Param, value: object) -> tuple[object, list[str]]:
     if isinstance(table, dict) and "name" not in table and isinstance(parameter.default, str):
         table = {"name": parameter.default, **table}  # `sampler.corrector.snr=0.1` speaks of the default corrector
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
-        return value, [f"a {kind} is a name, or a table with `name` and parameters (got {value!r})"]
+        return value, [f"a {kind} is a name, or a table with `name` and parameters (got {shown(value)})"]
     params = {k: v for k, v in table.items() if k != "name"}
     try:
         registry.spec(kind, table["name"])

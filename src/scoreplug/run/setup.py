@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Mapping
 
 import attrs
@@ -79,7 +80,10 @@ def build(config: RunConfig) -> Setup:
 
 
 def setup_of(problem: str, files: Mapping[str, str]) -> Setup:
-    """The setup of a problem (`RunConfig.problem`), built once per process.
+    """The setup of a problem (`RunConfig.problem`), built once per thread.
+
+    A setup counts what it is asked, and listens while it is followed: chunks that are computed side by side in threads
+    of one process have one each, and nothing to share.
 
     Args:
         problem: in JSON.
@@ -88,14 +92,26 @@ def setup_of(problem: str, files: Mapping[str, str]) -> Setup:
     Raises:
         ValueError: if a file has changed.
     """
-    return _setup_of(problem, tuple(sorted(files.items())))
+    asked = problem, tuple(sorted(files.items()))
+    if getattr(_last, "asked", None) != asked:
+        forget()
+        _last.setup, _last.asked = _built(problem, files), asked
+    setup: Setup = _last.setup
+    return setup
 
 
-@functools.lru_cache(maxsize=1)
-def _setup_of(problem: str, files: tuple[tuple[str, str], ...]) -> Setup:
+def forget() -> None:
+    """Let go of this thread's setup."""
+    _last.setup = _last.asked = None
+
+
+_last = threading.local()
+
+
+def _built(problem: str, files: Mapping[str, str]) -> Setup:
     config = parse_problem(problem)
     found = checksums(config)
-    changed = sorted(path for path in dict(files) | found if dict(files).get(path) != found.get(path))
+    changed = sorted(path for path in dict(files) | found if files.get(path) != found.get(path))
     if changed:
         raise ValueError(
             f"files have changed since the run was planned: {', '.join(map(repr, changed))}; start it anew"

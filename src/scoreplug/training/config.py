@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
+from scoreplug.foreign import printable, read_toml, shown
 from scoreplug.param import ParameterError, check, param
 
 Table = dict[str, Any]
@@ -126,15 +126,15 @@ class TrainingConfig:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 hint = f"did you mean [{near[0]}]?" if near else f"the tables are {', '.join(f'[{k}]' for k in known)}"
-                problems.append(f"unknown table [{key}]; {hint}")
+                problems.append(f"unknown table [{printable(key)}]; {hint}")
             elif not isinstance(table[key], Mapping):
-                problems.append(f"{key} must be a table (got {table[key]!r})")
+                problems.append(f"{key} must be a table (got {shown(table[key])})")
         for key in _COMPONENTS:
             part = table.get(key)
             if part is None:
                 problems.append(f"[{key}] is required")
             elif isinstance(part, Mapping) and not isinstance(part.get("name"), str):
-                problems.append(f"[{key}] needs a name (got {part.get('name')!r})")
+                problems.append(f"[{key}] needs a name (got {shown(part.get('name'))})")
         parts = {}
         for key, part_cls in _PARTS.items():
             values = table.get(key, {})
@@ -165,8 +165,8 @@ class TrainingConfig:
             OSError: if it cannot be read.
         """
         try:
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            return read_toml(path)
+        except ValueError as error:
             raise ParameterError("training config", [f"{path.name} is not TOML: {error}"]) from error
 
     @property

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scoreplug import registry
+from scoreplug import Measurement, registry
 from scoreplug.checkpoint import CheckpointError, write_checkpoint
 from scoreplug.param import ParameterError
 from scoreplug_builtin.models._openai_checkpoints import PRESETS, attention_levels, disagreements, read_flags
@@ -167,6 +167,58 @@ def test_guidance_differentiates_the_frozen_network():
 
     assert not any(p.requires_grad for p in model.module.parameters())
     assert vjp(torch.ones_like(x0)).abs().min() > 0
+
+
+@pytest.mark.parametrize("params", [{}, {"num_classes": 3, "label": 1}], ids=["plain", "classes"])
+def test_embeddings_of_a_level_are_made_once_and_again_for_other_weights(params):
+    model = random_model(**params)
+    made: list[int] = []
+    model.module.time_embed.register_forward_hook(lambda *_: made.append(1))
+    x = image(2, 1, 12, 12)
+
+    first, again = model.denoise(x, TIME), model.denoise(x, TIME)
+    assert torch.equal(first, again)
+    assert len(made) == 1
+
+    model.module.load_state_dict(randomise(model.module, seed=1))
+    changed = model.denoise(x, TIME)
+    other = make(**params)
+    other.module.load_state_dict(randomise(model.module, seed=1))
+    assert torch.equal(changed, other.denoise(x, TIME))
+    assert len(made) == 2
+
+
+def test_embeddings_are_not_kept_while_they_are_trained():
+    model = random_model()
+    model.denoise(image(1, 1, 12, 12), TIME)
+    model.module.requires_grad_()
+
+    model.denoise(image(1, 1, 12, 12), TIME).sum().backward()
+
+    assert model.module.time_embed[0].weight.grad.abs().max() > 0
+
+
+def test_embeddings_made_in_inference_mode_can_be_differentiated_later():
+    model, x = random_model(), image(1, 1, 12, 12)
+    with torch.inference_mode():
+        expected = model.denoise(x, TIME)
+
+    x0, vjp = model.denoise_with_vjp(x, TIME)
+
+    torch.testing.assert_close(x0, expected.clone(), rtol=0, atol=1e-12)  # float64 rounding
+    assert vjp(torch.ones_like(x0)).abs().max() > 0
+
+
+def test_recomputing_activations_gives_the_same_samples():
+    samples = []
+    for use_checkpoint in (False, True):
+        model = random_model(model_channels=64, use_checkpoint=use_checkpoint, precision="float32")
+        operator = registry.get_operator("inpainting", image_shape=model.shape)
+        data = operator(image(1, 1, 12, 12, dtype=torch.float32))[0]
+        posterior = registry.get_conditioner("dps").condition(model, Measurement(operator, data, noise_std=0.1))
+        samples.append(registry.get_sampler("ancestral", steps=3).sample(posterior, n=2, seed=0))
+
+    assert torch.equal(*samples)
 
 
 def test_levels_are_those_of_the_chain():

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -71,10 +72,10 @@ def golden_network(name: str) -> tuple[UNet, dict[str, Tensor], dict[str, str]]:
     return network.eval().requires_grad_(False), tensors, about
 
 
-def small(seed: int = 0, **flags: object) -> UNet:
+def small(seed: int = 0, wide: int = 32, **flags: object) -> UNet:
     """A UNet of three levels in float64 with nothing in it zero."""
     flags = {"in_channels": 1, "out_channels": 1, "channel_mult": (1, 1, 2), "use_scale_shift_norm": True} | flags
-    network = UNet(model_channels=32, num_res_blocks=1, **flags).double().eval().requires_grad_(False)
+    network = UNet(model_channels=wide, num_res_blocks=1, **flags).double().eval().requires_grad_(False)
     network.load_state_dict(weights(network, seed=seed, dtype=torch.float32))
     return network
 
@@ -277,6 +278,53 @@ def test_one_time_is_shared_by_the_batch(shape):
 
     # as above
     torch.testing.assert_close(network(x, t, label), network(x, t.expand(2), label.expand(2)), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_channels_last_and_the_default_order_agree(width, dtype):
+    """Per-sample times too: scale and shift then differ within the batch."""
+    network = small(attention_resolutions=(2,), wide=width).to(dtype)
+    x, t = image(2, 1, 12, 12).to(dtype), torch.tensor([30.0, 400.0], dtype=dtype)
+    values = []
+    for order in (True, False):
+        network.channels_last = order
+        leaf = x.clone().requires_grad_()
+        y = network(leaf, t)
+        values.append((y, *torch.autograd.grad(y.square().sum(), leaf)))
+    eps = torch.finfo(dtype).eps
+
+    for ours, plain in zip(*values, strict=True):
+        assert distance(ours, plain) <= 200 * eps  # ten layers, sums of 1e3 terms in another order
+
+
+def test_wide_networks_are_channels_last_inside_and_narrow_ones_are_not():
+    for width, expected in ((32, False), (64, True)):
+        h = middle(small(wide=width), image(2, 1, 12, 12), torch.tensor(30.0))
+        assert h.is_contiguous(memory_format=torch.channels_last) is expected
+
+
+def test_embeddings_at_hand_are_those_of_the_time():
+    network = small(num_classes=4)
+    x, t, label = image(2, 1, 8, 8), torch.tensor(17.5), torch.tensor([3])
+
+    assert torch.equal(network(x, embeddings=network.embeddings(t, label)), network(x, t, label))
+    for given in ({}, {"timesteps": t, "embeddings": network.embeddings(t, label)}):
+        with pytest.raises(ValueError, match="give timesteps, or the embeddings made of them"):
+            network(x, **given)
+
+
+@pytest.mark.skipif("SCOREPLUG_COMPILE" not in os.environ, reason="takes minutes: set SCOREPLUG_COMPILE=1")
+def test_a_compiled_gradient_is_the_same():
+    network = small(attention_resolutions=(2,), wide=64).float()
+    x, t = image(1, 1, 8, 8).float(), torch.tensor(30.0)
+    gradients = []
+    for _ in range(2):
+        leaf = x.clone().requires_grad_()
+        gradients += torch.autograd.grad(network(leaf, t).square().sum(), leaf)
+        network.compile()
+
+    assert distance(*gradients) <= 2e-5  # float32, another order of sums
 
 
 def test_recomputing_activations_changes_nothing():

@@ -37,6 +37,16 @@ def test_phase_retrieval_is_numpys_magnitude_of_the_padded_image():
     torch.testing.assert_close(y.norm(), x.norm(), rtol=1e-14, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(4, 5), (5, 4), (5, 7), (1, 3), (3, 1)], ids=str)
+def test_half_of_the_magnitudes_is_the_mirror_image_of_the_other(shape):
+    """Whatever sides are odd: rows and columns with their own mirror image are there once."""
+    A, x = phases((1, *shape), oversampling=1.0), draw(1, 1, *shape)
+
+    expected = np.fft.fftshift(np.abs(np.fft.fft2(x[0].numpy(), norm="ortho")), axes=(1, 2))
+
+    np.testing.assert_allclose(A(x)[0], expected, rtol=0, atol=1e-14)  # FFTs of up to 35 terms
+
+
 def test_twice_the_side_holds_the_autocorrelation():
     """F^H y^2 is sum_r x(r) x(r + d) for all shifts d of the image against itself, without wrapping around."""
     A, x = phases((1, 3, 4)), draw(1, 1, 3, 4)

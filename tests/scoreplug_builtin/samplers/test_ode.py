@@ -344,7 +344,7 @@ def test_a_sample_that_becomes_nan_stops_rk45_and_is_named(below):
         sampler.sample(model, 8)
 
     if below == 1e9:
-        assert caught.value.samples == (starts < 0).nonzero().flatten().tolist()
+        assert caught.value.samples == tuple((starts < 0).nonzero().flatten().tolist())
 
 
 def test_a_trial_that_overflows_is_repeated_with_a_smaller_step():
