@@ -1,9 +1,9 @@
 """Runs that are killed at random moments: what is lost, and how long Ctrl-C takes.
 
 A run of eight chunks is killed (SIGKILL) by its main process, one of its workers, or the scheduler of its cluster, at
-moments that are uniform over the time that an undisturbed run takes, or over its chunks. It is resumed by `scoreplug run --resume`, and its
-arrays are compared with the undisturbed run's, to the bit. This process has imported everything; every trial is a fork
-of it that calls the command line. About 15 minutes on an idle core; `--only` takes some of the kinds.
+moments that are uniform over the time that an undisturbed run takes, or over its chunks. It is resumed by
+`scoreplug run --resume`, and its arrays are compared with the undisturbed run's, to the bit. This process has imported
+everything; every trial is a fork of it that calls the command line. `--only` takes some of the kinds.
 
 python benchmarks/kills.py --out docs/kills.json
 python benchmarks/kills.py --render docs/kills.json --out docs/kills.md

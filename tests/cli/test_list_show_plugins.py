@@ -295,7 +295,7 @@ def test_show_of_a_component_that_does_not_import_shows_the_spec_and_fails(site,
 # what all verbs have in common
 
 
-VERBS = ["list", "show", "run", "bench", "train", "check", "new"]
+VERBS = ["list", "show", "run", "rerun", "bench", "train", "check", "new"]
 VERBS += ["plugins", "install", "uninstall", "enable", "disable", "info", "completion"]
 
 

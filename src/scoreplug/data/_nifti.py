@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from scoreplug.data._file import ArrayFile, DataError, fits, only_array, package, shown
+from scoreplug.data._file import ArrayFile, DataError, fits, only_array, package
+from scoreplug.foreign import shown
 
 
 def open_nifti(path: Path, key: str | None, names: tuple[str, ...]) -> ArrayFile:
