@@ -70,8 +70,9 @@ def test_every_combination_runs_or_is_refused_with_the_matrixs_reason(conditione
             with labelled(approximate=pair.state == "approximate"):
                 x = integrator.sample(posterior, 1)
         except DivergenceError as error:  # one step through all levels may be too long: it ran, and stayed finite
-            assert "grew without bound" in str(error), (sde.name, operator.name)
-            continue
+            if "grew without bound" in str(error):
+                continue
+            raise
 
         assert bool(x.isfinite().all()), (sde.name, operator.name)
 
