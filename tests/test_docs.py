@@ -138,7 +138,6 @@ MEASURED = {
     "unet-speed": "unet",
     "guidance-cost": "guidance",
     "operators-speed": "operators",
-    "scaling": "scaling",
     "kills": "kills",
     "fuzzing": "fuzz",
     "peers": "peers",
