@@ -1,5 +1,6 @@
 """Every example of the README and the docs runs, as a reader would run it."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -16,6 +17,8 @@ from click.testing import CliRunner
 from scoreplug import hookimpl
 from scoreplug.cli import main
 from scoreplug.registry.specs import ComponentSpec
+from scoreplug.run.resolve import resolve
+from scoreplug.run.runner import RunError, run
 from scoreplug.testing import iter_checks
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +80,21 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def make_run(out, *, interrupted):
+    """A run of two chunks, complete or stopped after the first one."""
+
+    def stop(fraction):
+        if interrupted and fraction > 0.5:
+            raise KeyboardInterrupt
+
+    table = {"samples": 2, "batch": 1, "sampler": {"name": "em", "steps": 2}}
+    table |= {"model": {"name": "gaussian", "image_shape": [1, 8, 8], "covariance": 0.1}, "operator": "inpainting"}
+    table |= {"conditioner": "jalal", "input": {"source": "ellipses", "relative_noise": 0.1}}
+    with contextlib.suppress(RunError):
+        run(resolve(table), out, progress=stop)
+    assert out.exists() is not interrupted
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_run(folder, command):
     """Verbatim, but with few steps and samples (run) and a budget of seconds (train), so that each takes seconds."""
@@ -86,7 +104,10 @@ def test_the_commands_run(folder, command):
             Path("config.toml").write_text(
                 'samples = 1\n[model]\nname = "ellipses-64"\n[sampler]\nname = "em"\nsteps = 2\n'
             )
-        arguments += ["--set", "sampler.steps=2", "--samples", "1"]
+        if "--resume" not in arguments:
+            arguments += ["--set", "sampler.steps=2", "--samples", "1"]
+    if "--resume" in arguments or arguments[0] == "rerun":
+        make_run(Path("runs/NAME"), interrupted="--resume" in arguments)
     if arguments[0] == "train":
         arguments += ["--minutes", "0.02", "--set", "evaluation.images=2"]
 

@@ -106,7 +106,8 @@ def identify(combination):
 def test_a_sample_does_not_depend_on_its_batch_mates(combination):
     """Sample i alone, in a batch of 3, in one of 8: the same up to the rounding of sums over another batch shape."""
     sde, operator, conditioner, sampler_name = combination
-    model, sampler = make_posterior(sde, operator, conditioner), make_sampler(sampler_name)
+    steps = 16 if sampler_name == "pc" else 4  # of every SDE: four overshoot a thousandfold under edm and flow
+    model, sampler = make_posterior(sde, operator, conditioner), make_sampler(sampler_name, steps)
 
     eight = sampler.sample(model, 8, seed=5)
 
@@ -133,8 +134,7 @@ def test_float32_samples_do_not_depend_on_their_batch_mates_beyond_rounding(comb
     # 1e-5 in float32, which singular values down to a hundredth multiply.
     iterative = conditioner in (*EXACT, "fps", "diffpir") and operator in ITERATIVE
     # And a covariance of y that comes from derivatives multiplies their rounding by its condition.
-    bound = 2e-3 if iterative else 1e-3 if conditioner in ("mmps", "tmpd") else 1e-4 if operator == "hdr" else 1e-5
-    bound *= 2 if sampler_name == "hmc" else 1  # both terms of a score round, in nine evaluations a level
+    bound = 2e-3 if iterative else 1e-3 if conditioner in ("mmps", "tmpd") else 1e-4 if operator == "hdr" else 2e-5
     torch.testing.assert_close(sampler.sample(model, 1), eight[:1], rtol=0, atol=bound * float(eight.abs().max()))
 
 
